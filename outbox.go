@@ -1,0 +1,114 @@
+package outlast
+
+import (
+	"context"
+	"fmt"
+)
+
+// Outbox writes messages into the caller's own transaction. It is safe for
+// concurrent use and starts nothing.
+type Outbox struct {
+	store OutboxStore
+	conf  OutboxConfig
+	hooks hooks
+	wake  func()
+}
+
+// OutboxConfig refines an outbox.
+type OutboxConfig struct {
+	// MaxBody is the greatest body in bytes. Range 1 to MaxBody; default DefaultMaxBody.
+	MaxBody int
+	// Hooks observe.
+	Hooks []Hook
+}
+
+// NewOutbox returns an outbox on store, for a program that only writes; a program
+// that also relays or consumes uses [Service.Outbox].
+func NewOutbox(store Store, conf ...OutboxConfig) *Outbox {
+	o := &Outbox{store: store.Outbox()}
+	if len(conf) > 0 {
+		o.conf = conf[0]
+		o.hooks.list = o.conf.Hooks
+	}
+	return o
+}
+
+// Publish writes messages within tx, in one statement. When tx commits, they will
+// be delivered; when it does not, nothing was ever sent. The broker is not
+// touched: it may be down.
+//
+// Under the context of a handler the messages inherit the flow of the message
+// being handled. Errors: CodeInvalid, with every bad field, before anything is
+// written; otherwise the database's error, and the caller rolls back.
+//
+// A message published without an id gets one; the messages passed by value are
+// not changed. To know the id, set it with [ID] and [NewID].
+func (o *Outbox) Publish(ctx context.Context, tx LiveTx, msgs ...Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	if tx == nil {
+		return &Error{Op: "publish", Code: CodeInvalid, Fields: []FieldError{{"tx", "a live transaction", "nil"}}}
+	}
+	cause := causeOf(ctx)
+	prepared := make([]*Message, len(msgs))
+	for i := range msgs {
+		m := &msgs[i]
+		if err := m.Validate(o.conf.MaxBody); err != nil {
+			if len(msgs) > 1 {
+				return &Error{Op: fmt.Sprintf("publish message %d of %d", i+1, len(msgs)), Code: CodeOf(err), Err: err}
+			}
+			return err
+		}
+		o.complete(m, cause)
+		prepared[i] = m
+	}
+	if err := o.store.Insert(ctx, tx, prepared); err != nil {
+		return err
+	}
+	eachHook(&o.hooks, func(h HookEnqueued) { h.OnEnqueued(ctx, prepared) })
+	if o.wake != nil {
+		o.wake()
+	}
+	return nil
+}
+
+// complete fills what every message has: its id and its flow.
+func (o *Outbox) complete(m *Message, cause *Envelope) {
+	if m.ID == "" {
+		m.ID = NewID()
+	}
+	if m.Kind == "" {
+		m.Kind = KindEvent
+	}
+	if cause != nil {
+		if m.CausationID == "" {
+			m.CausationID = cause.ID
+		}
+		if m.CorrelationID == "" {
+			m.CorrelationID = cause.CorrelationID
+		}
+		if m.CorrelationID == "" {
+			m.CorrelationID = cause.ID
+		}
+	}
+	if m.CorrelationID == "" {
+		m.CorrelationID = m.ID
+	}
+}
+
+// Withdraw cancels, within tx, a message that waits for its due time, and reports
+// whether it did: false means that it was sent already, or is being sent, or was
+// never there. When tx commits after true, the message is never sent.
+func (o *Outbox) Withdraw(ctx context.Context, tx LiveTx, id string) (bool, error) {
+	return o.store.Withdraw(ctx, tx, id)
+}
+
+// Wake tells the relay of the same process that a transaction with messages has
+// committed, so that it need not wait for its next sweep. It is a hint: without
+// it everything is delivered too.
+func (o *Outbox) Wake() {
+	if o.wake != nil {
+		o.wake()
+	}
+}
