@@ -121,17 +121,18 @@ func (p *process) stop(ctx context.Context) error {
 		return err
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.alive() {
+	alive, cmd, exited := p.alive(), p.cmd, p.exited
+	p.mu.Unlock()
+	if !alive {
 		return nil
 	}
-	if err := p.cmd.Process.Signal(p.stopSignal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := cmd.Process.Signal(p.stopSignal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", p.name, err)
 	}
 	ctx, cancel := withLimit(ctx, stopLimit)
 	defer cancel()
 	select {
-	case <-p.exited:
+	case <-exited:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("stop %s: %w\n%s", p.name, context.Cause(ctx), p.logTail())
