@@ -208,7 +208,7 @@ func (p *process) alive() bool {
 
 // logTail returns the last lines of every log of the program.
 func (p *process) logTail() string {
-	const lines = 25
+	const lines = 60
 	var tail strings.Builder
 	for _, path := range append([]string{p.log}, p.otherLogs...) {
 		content, err := os.ReadFile(path)

@@ -56,6 +56,25 @@ func (n *RabbitNode) Ctl(ctx context.Context, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
+// Flush makes every running node write down now what it saves with a delay. RabbitMQ keeps
+// the directory of its quorum queues in such a table: a node that is killed in the half
+// second after a queue was declared starts that queue from scratch, without its confirmed
+// messages. A test that is not about this flushes between its declarations and its Kill.
+func (c *RabbitCluster) Flush(ctx context.Context) error {
+	for _, node := range c.nodes {
+		if node.process == nil {
+			return fmt.Errorf("flush: %w", ErrNotOurs)
+		}
+		if !node.process.running() {
+			continue
+		}
+		if _, err := node.Ctl(ctx, "eval", "[ok = dets:sync(Table) || Table <- dets:all()], ok."); err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
+	}
+	return nil
+}
+
 // CtlJSON runs rabbitmqctl with --formatter json and decodes its answer into result.
 func (c *RabbitCluster) CtlJSON(ctx context.Context, result any, args ...string) error {
 	output, err := c.Ctl(ctx, append([]string{"--formatter", "json"}, args...)...)
@@ -81,5 +100,31 @@ type Queue struct {
 	State          string         `json:"state"`
 	Leader         string         `json:"leader"`    // quorum queues only
 	Members        []string       `json:"members"`   // quorum queues only
-	Arguments      map[string]any `json:"arguments"` // as declared
+	Arguments      QueueArguments `json:"arguments"` // as declared
+}
+
+// QueueArguments are the arguments that a queue was declared with.
+type QueueArguments map[string]any
+
+// UnmarshalJSON reads both forms that exist: rabbitmqctl writes a list of
+// [name, type, value], the management API an object.
+func (a *QueueArguments) UnmarshalJSON(data []byte) error {
+	object := make(map[string]any)
+	if err := json.Unmarshal(data, &object); err == nil {
+		*a = object
+		return nil
+	}
+	var list [][3]any
+	if err := json.Unmarshal(data, &list); err != nil {
+		return fmt.Errorf("read queue arguments: %w", err)
+	}
+	for _, entry := range list {
+		name, ok := entry[0].(string)
+		if !ok {
+			return fmt.Errorf("read queue arguments: name %v: must be a string", entry[0])
+		}
+		object[name] = entry[2]
+	}
+	*a = object
+	return nil
 }

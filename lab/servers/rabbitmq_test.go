@@ -50,6 +50,13 @@ func declareQuorum(t *testing.T, channel *amqp.Channel, name string) {
 	}
 }
 
+func flush(t *testing.T, cluster *servers.RabbitCluster) {
+	t.Helper()
+	if err := cluster.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func publish(t *testing.T, channel *amqp.Channel, queue, body string) {
 	t.Helper()
 	confirm, err := channel.PublishWithDeferredConfirm("", queue, true, false,
@@ -91,6 +98,7 @@ func TestRabbitMQ(t *testing.T) {
 	t.Run("kill_keeps_what_was_confirmed", func(t *testing.T) {
 		channel := openChannel(t, cluster.URL())
 		declareQuorum(t, channel, "kept")
+		flush(t, cluster)
 		publish(t, channel, "kept", "killed")
 		if err := node.Kill(); err != nil {
 			t.Fatal(err)
@@ -186,6 +194,7 @@ func TestRabbitMQ_cluster(t *testing.T) {
 	}
 	urls := vhost.URLs()
 	declareQuorum(t, openChannel(t, urls[0]), "kept")
+	flush(t, cluster)
 
 	t.Run("forms_one_cluster", func(t *testing.T) {
 		var status struct {
