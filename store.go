@@ -58,6 +58,10 @@ type LeaseStore interface {
 	Release(ctx context.Context, scope, owner string, slots []int) error
 }
 
+// RelayScope is the scope of the relays' leases on the slots of an outbox, the one
+// that [RelayStore.Settle] is fenced by.
+const RelayScope = "relay"
+
 // LeaseRequest asks for a share of a scope's slots 0..Total-1.
 type LeaseRequest struct {
 	Scope string
