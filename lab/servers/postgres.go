@@ -242,15 +242,7 @@ func (s *PostgresServer) ping(ctx context.Context) error {
 func postgresBin() (string, error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres") // the pattern is well formed
 	slices.SortFunc(found, func(a, b string) int { return postgresMajor(a) - postgresMajor(b) })
-	if len(found) > 0 {
-		return filepath.Dir(found[len(found)-1]), nil
-	}
-	path, err := exec.LookPath("postgres")
-	if err != nil {
-		return "", errors.New("PostgreSQL is not in /usr/lib/postgresql/*/bin nor in PATH; install it with: " +
-			`apt-get update && apt-get install -y postgresql; or set ` + envPostgres)
-	}
-	return filepath.Dir(path), nil
+	return findServer("postgres", "postgresql", envPostgres, found)
 }
 
 // postgresMajor reads 15 from /usr/lib/postgresql/15/bin/postgres.

@@ -208,21 +208,29 @@ func startAll(ctx context.Context, nodes []*RabbitNode) error {
 // rabbitBin returns the folder of RabbitMQ's own scripts. Debian's commands in PATH are
 // wrappers that switch to the user rabbitmq and the system's data, so they come last.
 func rabbitBin() (string, error) {
+	var found []string
 	for _, pattern := range []string{
-		"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server",
-		"/opt/rabbitmq/sbin/rabbitmq-server",
-		"/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server",
 		"/usr/local/opt/rabbitmq/sbin/rabbitmq-server",
+		"/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server",
+		"/opt/rabbitmq/sbin/rabbitmq-server",
+		"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server",
 	} {
-		found, _ := filepath.Glob(pattern) // the patterns are well formed
-		if len(found) > 0 {
-			return filepath.Dir(found[len(found)-1]), nil
-		}
+		paths, _ := filepath.Glob(pattern) // the patterns are well formed
+		found = append(found, paths...)
 	}
-	path, err := exec.LookPath("rabbitmq-server")
+	return findServer("rabbitmq-server", "rabbitmq-server", envAMQP, found)
+}
+
+// findServer returns the folder of the last of the programs found, or else of the one in
+// PATH. Without either the error says how to install it.
+func findServer(program, debianPackage, variable string, found []string) (string, error) {
+	if len(found) > 0 {
+		return filepath.Dir(found[len(found)-1]), nil
+	}
+	path, err := exec.LookPath(program)
 	if err != nil {
-		return "", errors.New("RabbitMQ is not in /usr/lib/rabbitmq/lib nor in PATH; install it with: " +
-			"apt-get update && apt-get install -y rabbitmq-server; or set " + envAMQP)
+		return "", fmt.Errorf("find %s: it is neither in its usual folders nor in PATH; install it with: "+
+			"apt-get update && apt-get install -y %s; or set %s", program, debianPackage, variable)
 	}
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		path = resolved

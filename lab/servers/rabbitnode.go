@@ -114,9 +114,12 @@ func (n *RabbitNode) conf() string {
 	// A smaller write-ahead log is rolled over, and its memory given back, sooner.
 	conf.WriteString("raft.wal_max_size_bytes = 67108864\n")
 	if n.cluster.config.Nodes > 1 {
+		// Each node joins the first one, which looks for nobody: it would wait five seconds
+		// for peers that have not been started.
 		conf.WriteString("cluster_formation.peer_discovery_backend = classic_config\n")
-		for i := range n.cluster.config.Nodes {
-			fmt.Fprintf(&conf, "cluster_formation.classic_config.nodes.%d = rabbit%d@localhost\n", i+1, i+1)
+		conf.WriteString("cluster_formation.classic_config.nodes.1 = " + n.cluster.nodes[0].name + "\n")
+		if n != n.cluster.nodes[0] {
+			conf.WriteString("cluster_formation.classic_config.nodes.2 = " + n.name + "\n")
 		}
 	}
 	conf.WriteString(n.cluster.config.Config + "\n")
