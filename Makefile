@@ -1,0 +1,80 @@
+# Every target loops over the modules on their own terms: go.work is for editors, and what
+# a user gets is what each go.mod says.
+export GOWORK := off
+# A checkout that belongs to somebody else cannot be asked for its revision.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+GO      ?= go
+MODULES := . embedded cmd/outlast examples lab
+
+# Flags of the lab's tests, which run real servers: make test LABFLAGS='-run TestRabbitMQ'.
+LABFLAGS   ?= -race -timeout 20m
+TESTFLAGS  ?= -race -timeout 10m
+CHAOSFLAGS ?= -timeout 1h
+
+# each runs a command in every module, goes on after a failure, and fails in the end.
+each = status=0; for module in $(1); do (cd "$$module" && $(2)) || status=1; done; exit $$status
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Run the demo; needs nothing but Go
+	@echo 'Building the program: the first time takes about a minute.'
+	@cd cmd/outlast && $(GO) run . demo
+
+.PHONY: build
+build: ## Build the program as bin/outlast
+	cd cmd/outlast && $(GO) build -trimpath -o ../../bin/outlast .
+
+.PHONY: test
+test: ## Run all tests, with real servers; installs them where it may
+	@lab/install run $(MAKE) --no-print-directory test-modules
+
+.PHONY: test-modules
+test-modules:
+	@$(call each,$(MODULES),if [ "$$module" = lab ]; then flags='$(LABFLAGS)'; else flags='$(TESTFLAGS)'; fi; \
+		$(GO) test $$flags ./...)
+
+.PHONY: lint
+lint: lint-format lint-text lint-modules lint-vet lint-static ## Check format, text, modules, go vet and staticcheck
+
+.PHONY: lint-format
+lint-format:
+	@unformatted=$$(gofmt -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; fi
+
+# The paths are of machines that the project is developed on: no file may depend on them.
+.PHONY: lint-text
+lint-text:
+	@found() { git grep --no-index --exclude-standard -nIE "$$@"; status=$$?; [ $$status -le 1 ] || exit $$status; return $$status; }; \
+	if found '[[:blank:]]+$$' -- . ':!LICENSE' ':!*.golden'; then echo 'trailing white space'; exit 1; fi; \
+	if found '(^|[^[:alnum:]._-])/(work|tmp/helper)/' -- .; then echo 'path of one machine'; exit 1; fi
+
+.PHONY: lint-modules
+lint-modules:
+	@$(call each,$(MODULES),$(GO) mod tidy -diff)
+
+.PHONY: lint-vet
+lint-vet:
+	@$(call each,$(MODULES),$(GO) vet ./...)
+
+.PHONY: lint-static
+lint-static:
+	@cd lab && $(GO) build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	@$(call each,$(MODULES),"$(CURDIR)/bin/staticcheck" ./...)
+
+.PHONY: bench
+bench: ## Measure the core, then whole paths on real servers
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+	@if [ -d lab/bench ]; then lab/install && cd lab && $(GO) run ./bench; fi
+
+.PHONY: chaos
+chaos: ## Kill processes and servers over and over, and check that nothing is lost
+	@lab/install
+	cd lab && $(GO) test -run 'TestCrash' -count=1 -v $(CHAOSFLAGS) ./chaos/...
+
+.PHONY: fmt
+fmt: ## Format all Go files
+	gofmt -w .
