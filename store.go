@@ -184,7 +184,8 @@ type Settlement struct {
 type Hold struct {
 	Row    *Row
 	Reason HeldReason
-	// Wait is the time until the next try; negative means that no time ends it.
+	// Wait is the time until the next try; negative means that no time ends it. For
+	// HeldDue it is not used: the row's own Due is.
 	Wait     time.Duration
 	Attempts int
 	// Error is what a person needs to know, already clean text.

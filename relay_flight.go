@@ -1,0 +1,314 @@
+package outlast
+
+import (
+	"time"
+)
+
+// flight is one row in the relay's hands.
+type flight struct {
+	row   *Row
+	route *routeState
+	key   *keyState // nil without an ordering key
+	state flightState
+
+	invalid     error // a limit that the row breaks; it is refused when its turn comes
+	tries       int   // nacks in a row, while it is retried in memory
+	outstanding int   // publishes of it that have no result yet
+	lane        int
+	sentAt      time.Time
+	overdue     bool
+}
+
+type flightState int
+
+const (
+	flightQueued   flightState = iota // in its key's queue or its route's
+	flightSent                        // published, no result yet
+	flightWaiting                     // nacked; again after a short pause
+	flightSuspect                     // to be sent alone
+	flightSettling                    // decided; the settlement is not committed yet
+	flightGone                        // not ours any more, or done
+)
+
+// relayFlights is everything in hand.
+type relayFlights struct {
+	count, bytes  int // all flights
+	sent          int // with a result to come
+	keys          map[SlotKey]*keyState
+	routes        map[Route]*routeState
+	turn          []*routeState // routes with something ready, in the order of their turns
+	closed        int
+	routesChanged bool
+	waiting       []*flight
+	suspects      []*flight
+	suspect       *flight // the one being tried alone
+	lanes         []int   // the lane number now in use for each of the normal lanes
+	nextLane      int
+	retired       []retiredLane
+	lastConfirm   time.Time
+	inFlight      map[*flight]struct{}
+}
+
+// retiredLane is a lane that is not used any more because a confirm on it is overdue.
+type retiredLane struct {
+	lane   int
+	dropAt time.Time
+}
+
+func (f *relayFlights) init(lanes int) {
+	f.keys = map[SlotKey]*keyState{}
+	f.routes = map[Route]*routeState{}
+	f.inFlight = map[*flight]struct{}{}
+	for range lanes {
+		f.lanes = append(f.lanes, f.nextLane)
+		f.nextLane++
+	}
+}
+
+func (f *relayFlights) newLane() int {
+	f.nextLane++
+	return f.nextLane - 1
+}
+
+// keyState is an ordering key with rows in hand or held. At most one of its
+// messages is unconfirmed at any time.
+type keyState struct {
+	id    SlotKey
+	queue []*flight // in order, without the busy one
+	busy  *flight   // the one that is sent, ready to be sent, or waiting for its retry
+
+	// held means that rows of the key wait in the held table, and later ones must
+	// follow them there.
+	held    bool
+	blocked bool // by a row that waits for its time or a person: no use to look
+	loading bool
+	moves   int // rows moved behind this key so far; changes tell that a page is stale
+	moving  int // of these, how many are not committed yet
+}
+
+// admit takes a row that was picked from the outbox.
+func (r *relayRun) admit(now time.Time, row *Row) {
+	f := r.newFlight(row)
+	if row.NotDue {
+		r.holdFlight(f, Hold{Reason: HeldDue})
+		return
+	}
+	f.invalid = row.Validate(MaxBody)
+	r.enqueue(now, f)
+}
+
+func (r *relayRun) newFlight(row *Row) *flight {
+	row.Source = r.conf.Source
+	f := &flight{row: row, route: r.route(row.Route())}
+	if row.Envelope.Key != "" {
+		f.key = r.key(SlotKey{row.Slot, row.Envelope.Key})
+	}
+	r.flights.count++
+	r.flights.bytes += len(row.Body)
+	r.leases.slots[row.Slot].flights++
+	if row.InHeld {
+		r.held.inMemory[row.Seq] = true
+	}
+	return f
+}
+
+// removeFlight takes a flight out of the books of this process.
+func (r *relayRun) removeFlight(f *flight) {
+	if f.state == flightGone {
+		return
+	}
+	if f.state == flightSent {
+		r.unsend(f)
+	}
+	f.state = flightGone
+	r.flights.count--
+	r.flights.bytes -= len(f.row.Body)
+	if s := r.leases.slots[f.row.Slot]; s != nil {
+		s.flights--
+	}
+	if f.row.InHeld {
+		delete(r.held.inMemory, f.row.Seq)
+	}
+}
+
+func (r *relayRun) key(id SlotKey) *keyState {
+	k := r.flights.keys[id]
+	if k == nil {
+		k = &keyState{id: id}
+		r.flights.keys[id] = k
+	}
+	return k
+}
+
+// enqueue puts a flight behind its key, or into the held when its key or its route
+// waits there.
+func (r *relayRun) enqueue(now time.Time, f *flight) {
+	if k := f.key; k != nil {
+		if k.held && !f.row.Reason.BlocksKey() {
+			r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
+			return
+		}
+		k.queue = append(k.queue, f)
+		r.advance(now, k)
+		return
+	}
+	r.offer(now, f)
+}
+
+// offer makes a flight whose turn has come ready to be sent on its route. It
+// returns false when there is nothing to send: the row has expired, breaks a limit,
+// or its route takes nothing now.
+func (r *relayRun) offer(now time.Time, f *flight) bool {
+	rt := f.route
+	if f.row.Expired {
+		r.settleSent(f)
+		return false
+	}
+	if f.invalid != nil {
+		r.failFlight(f, HeldRefused, f.invalid)
+		return false
+	}
+	if rt.state == routeClosed || (rt.state == routeDraining && !f.row.InHeld) {
+		r.holdFlight(f, Hold{Reason: rt.reason, Wait: -1, Attempts: f.row.Attempts, Error: rt.fault})
+		return false
+	}
+	f.state = flightQueued
+	r.push(rt, f, false)
+	return true
+}
+
+// advance makes the first flight of a key ready when no other is unconfirmed.
+func (r *relayRun) advance(now time.Time, k *keyState) {
+	for k.busy == nil && len(k.queue) > 0 {
+		f := k.queue[0]
+		k.queue = k.queue[1:]
+		if f.state != flightQueued {
+			continue
+		}
+		k.busy = f
+		if !r.offer(now, f) {
+			k.busy = nil
+		}
+	}
+	if k.busy != nil || len(k.queue) > 0 {
+		return
+	}
+	k.queue = nil
+	switch {
+	case k.held:
+		if !k.blocked {
+			r.held.wantKey(k)
+		}
+	case k.moving == 0 && !k.loading:
+		delete(r.flights.keys, k.id)
+	}
+}
+
+// leaveKey ends a flight's turn at its key.
+func (r *relayRun) leaveKey(now time.Time, f *flight) {
+	if k := f.key; k != nil && k.busy == f {
+		k.busy = nil
+		r.advance(now, k)
+	}
+}
+
+// holdFlight moves a flight's row to the held, or leaves it there.
+func (r *relayRun) holdFlight(f *flight, h Hold) {
+	row := f.row
+	if row.InHeld && row.Reason == h.Reason && !(h.Reason == HeldBackoff || h.Reason == HeldRefused) {
+		r.removeFlight(f) // nothing to write: it waits there already
+		return
+	}
+	h.Row = row
+	if f.state == flightSent {
+		r.unsend(f)
+	}
+	f.state = flightSettling
+	if h.Reason == HeldBehind && f.key != nil {
+		f.key.moves++
+		f.key.moving++
+	}
+	if h.Reason.OfRoute() {
+		f.route.moves++
+		f.route.moving++
+	}
+	r.settle.hold(f, h)
+}
+
+// failFlight is for a message that failed by itself: it waits in the held, and
+// later rows of its key behind it.
+func (r *relayRun) failFlight(f *flight, reason HeldReason, err error) {
+	h := Hold{Reason: reason, Wait: -1, Attempts: f.row.Attempts + 1, Error: CleanErrorText(err.Error())}
+	if reason == HeldBackoff {
+		limit := doubling(time.Second, 10*time.Minute, f.row.Attempts)
+		h.Wait = limit/2 + jitter(limit/2)
+	}
+	r.conf.Logger.Warn("a message cannot be sent now", "id", f.row.ID, "type", f.row.Type, "reason", reason, "attempts", h.Attempts, "error", err)
+	k := f.key
+	r.holdFlight(f, h)
+	r.held.due = earliest(r.held.due, time.Now().Add(max(h.Wait, 0)+50*time.Millisecond))
+	if k == nil {
+		return
+	}
+	k.held, k.blocked = true, true
+	queue := k.queue
+	k.queue = nil
+	if k.busy == f {
+		k.busy = nil
+	}
+	for _, q := range queue {
+		if q.state == flightQueued {
+			r.holdFlight(q, Hold{Reason: HeldBehind, Wait: -1})
+		}
+	}
+}
+
+// dropSlot forgets all flights of a slot.
+func (r *relayRun) dropSlot(slot int) {
+	r.dropFlights(slot, true)
+	for id, k := range r.flights.keys {
+		if id.Slot == slot {
+			delete(r.flights.keys, k.id)
+		}
+	}
+}
+
+// dropQueued forgets what is not sent yet of a slot that is to be given back.
+func (r *relayRun) dropQueued(slot int) { r.dropFlights(slot, false) }
+
+func (r *relayRun) dropFlights(slot int, sentToo bool) {
+	drop := func(f *flight) {
+		if f != nil && f.row.Slot == slot && (sentToo || (f.state != flightSent && f.state != flightSettling)) {
+			r.removeFlight(f)
+		}
+	}
+	for id, k := range r.flights.keys {
+		if id.Slot != slot {
+			continue
+		}
+		for _, f := range k.queue {
+			drop(f)
+		}
+		k.queue = nil
+		drop(k.busy)
+		if k.busy != nil && k.busy.state == flightGone {
+			k.busy = nil
+		}
+	}
+	for _, rt := range r.flights.routes {
+		for _, f := range rt.ready {
+			drop(f)
+		}
+	}
+	for _, list := range [][]*flight{r.flights.waiting, r.flights.suspects} {
+		for _, f := range list {
+			drop(f)
+		}
+	}
+	if sentToo {
+		for f := range r.flights.inFlight {
+			drop(f)
+		}
+		r.settle.dropSlot(r, slot)
+	}
+}

@@ -1,0 +1,280 @@
+package outlast
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// relayRun is the state of one Run of a relay. One goroutine, loop, owns all of
+// it: it takes events from its mailbox, changes state, and starts jobs. Jobs (a
+// pick, a settlement, a query of the held, a lease call) run beside it, at most
+// one of a kind (two settlements), and post their results to the mailbox. So
+// reading, publishing and settling overlap, and nothing here needs a lock.
+//
+// The life of a row in here (the states of a flight):
+//
+//	picked -> queued (behind its key, or for its route's window) -> sent
+//	sent -> settling   confirmed: delete; unroutable, failed: move to the held
+//	sent -> queued     unknown or not sent: again, same id, still first of its key
+//	sent -> suspect    the broker closed the channel over one of its messages:
+//	                   again, alone, until the culprit is known
+//	any  -> gone       its slot's lease is lost: another relay has it now
+type relayRun struct {
+	*Relay
+	reader OutboxReader
+	pub    Publisher
+	mail   *mailbox
+	jobs   sync.WaitGroup
+	jobCtx context.Context
+
+	stopping bool
+	stopBy   time.Time
+	link     Link
+
+	leases  relayLeases
+	flights relayFlights
+	picks   relayPicks
+	held    relayHeld
+	settle  relaySettle
+}
+
+func newRelayRun(r *Relay, jobCtx context.Context) *relayRun {
+	run := &relayRun{Relay: r, reader: r.conf.Store.Relay().Reader(), mail: newMailbox(), jobCtx: jobCtx}
+	run.link = Link{State: LinkDown, Since: time.Now()}
+	run.leases.slots = map[int]*slotState{}
+	run.flights.init(r.conf.Lanes)
+	run.held.inMemory = map[int64]bool{}
+	run.pub = r.conf.Broker.Publisher(PublisherConfig{
+		Results: func(rs []Result) {
+			run.mail.post(func(now time.Time) { run.results(now, rs) })
+		},
+		Link: func(l Link) {
+			run.mail.post(func(now time.Time) { run.linkChanged(now, l) })
+		},
+		Logger: r.conf.Logger,
+	})
+	return run
+}
+
+// mailbox hands functions to the loop. Posting never blocks.
+type mailbox struct {
+	mu     sync.Mutex
+	fns    []func(now time.Time)
+	notify chan struct{}
+}
+
+func newMailbox() *mailbox { return &mailbox{notify: make(chan struct{}, 1)} }
+
+func (m *mailbox) post(f func(now time.Time)) {
+	m.mu.Lock()
+	m.fns = append(m.fns, f)
+	m.mu.Unlock()
+	select {
+	case m.notify <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mailbox) take() []func(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fns := m.fns
+	m.fns = nil
+	return fns
+}
+
+// job runs f beside the loop; what it returns is posted to the mailbox.
+func (r *relayRun) job(timeout time.Duration, f func(ctx context.Context) func(now time.Time)) {
+	r.jobs.Go(func() {
+		ctx, cancel := context.WithTimeout(r.jobCtx, timeout)
+		defer cancel()
+		r.mail.post(f(ctx))
+	})
+}
+
+// loop works until ctx has ended and everything sent is settled or given up.
+func (r *relayRun) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	done := ctx.Done()
+	for {
+		now := time.Now()
+		next := r.step(now)
+		if r.stopping && r.ended(now) {
+			return
+		}
+		timer.Reset(time.Until(next))
+		select {
+		case <-r.mail.notify:
+		case <-timer.C:
+		case <-r.wake:
+			r.picks.burst(time.Now())
+		case <-done:
+			done = nil
+			r.stop(time.Now())
+		}
+		for _, f := range r.mail.take() {
+			f(time.Now())
+		}
+	}
+}
+
+// maxNap bounds a pause of the loop, in case a wake-up time was overlooked.
+const maxNap = time.Second
+
+// step does all that can be done now and returns when to look again.
+func (r *relayRun) step(now time.Time) time.Time {
+	next := now.Add(maxNap)
+	soon := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	soon(r.stepLeases(now))
+	if len(r.leases.slots) > 0 && r.leases.valid(now) {
+		soon(r.stepDeadlines(now))
+		soon(r.stepWaiting(now))
+		soon(r.stepRoutes(now))
+		r.pump(now)
+		soon(r.stepHeld(now))
+		soon(r.stepPick(now))
+	}
+	soon(r.stepSettle(now))
+	r.publishStatus(now)
+	if next.Before(now.Add(time.Millisecond)) {
+		next = now.Add(time.Millisecond)
+	}
+	return next
+}
+
+// stop begins the shutdown: no row is taken any more, nothing more is sent.
+func (r *relayRun) stop(now time.Time) {
+	r.stopping = true
+	r.stopBy = now.Add(r.conf.Grace)
+}
+
+// ended reports whether nothing is left to wait for. Then, or when the grace is
+// over, the leases have been given back.
+func (r *relayRun) ended(now time.Time) bool {
+	late := !now.Before(r.stopBy)
+	if !late && (r.flights.sent > 0 || r.settle.busy > 0 || !r.settle.pending.empty()) {
+		return false
+	}
+	if r.leases.released || (late && now.After(r.stopBy.Add(r.conf.LeaseTTL))) {
+		return true
+	}
+	r.releaseAll()
+	return false
+}
+
+// linkChanged takes a change of the publisher's connection.
+func (r *relayRun) linkChanged(now time.Time, l Link) {
+	was := r.link.State
+	r.link = l
+	r.flights.lastConfirm = now
+	if l.State == LinkUp && was != LinkUp {
+		r.picks.burst(now)
+	}
+	eachHook(&r.hooks, func(h HookLink) { h.OnLink("relay", l) })
+	switch {
+	case l.State == was:
+	case l.State == LinkUp:
+		r.conf.Logger.Info("connected to the broker", "broker", r.conf.Broker.Address())
+	default:
+		r.conf.Logger.Warn("cannot publish; rows wait in the outbox", "broker", r.conf.Broker.Address(), "state", l.State, "reason", l.Reason)
+	}
+}
+
+func (r *relayRun) publishStatus(now time.Time) {
+	idle := r.flights.count == 0 && r.picks.empty
+	r.updateStatus(func(s *RelayHealth) {
+		s.Link = r.link
+		s.Slots = len(r.leases.slots)
+		s.Relays = r.leases.owners
+		s.Buffered = r.flights.count
+		if idle || r.settle.progress.After(s.Progress) {
+			s.Progress = now
+		}
+		if len(s.Closed) != r.flights.closed || r.flights.routesChanged {
+			s.Closed = r.closedRoutes()
+			r.flights.routesChanged = false
+		}
+	})
+}
+
+// relayPicks decides when the outbox is read next.
+type relayPicks struct {
+	busy  bool
+	at    time.Time     // the next sweep
+	pause time.Duration // the pause before it; grows while nothing is found
+	empty bool          // the last pick found nothing
+}
+
+const (
+	firstPause = 4 * time.Millisecond
+	pickRows   = 1000
+)
+
+// burst makes the next sweep happen at once and more of them follow quickly: the
+// transaction that woke us may commit a little later.
+func (p *relayPicks) burst(now time.Time) {
+	p.at = now
+	p.pause = firstPause
+}
+
+// stepPick starts a pick when it is time and there is room.
+func (r *relayRun) stepPick(now time.Time) time.Time {
+	p := &r.picks
+	if p.busy || r.stopping || r.link.State != LinkUp {
+		return time.Time{}
+	}
+	leases := r.leases.active()
+	rows := min(r.conf.Buffer-r.flights.count, pickRows)
+	bytes := 2*r.conf.InFlightBytes - r.flights.bytes
+	if len(leases) == 0 || rows < min(r.conf.Buffer/4, pickRows) || bytes <= 0 {
+		return time.Time{} // a result or a settlement makes room and wakes the loop
+	}
+	if now.Before(p.at) {
+		return p.at
+	}
+	p.busy = true
+	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
+		picked, err := r.reader.Pick(ctx, leases, rows, bytes)
+		return func(now time.Time) { r.picked(now, leases, picked, len(picked) >= rows, err) }
+	})
+	return time.Time{}
+}
+
+// picked takes the rows of a pick and plans the next one.
+func (r *relayRun) picked(now time.Time, leases []Lease, rows []*Row, full bool, err error) {
+	p := &r.picks
+	p.busy = false
+	r.noteStore(err)
+	if err != nil {
+		p.pause = max(p.pause, firstPause)
+		p.at = now.Add(p.pause/2 + jitter(p.pause))
+		p.pause = min(2*p.pause, r.conf.Interval)
+		return
+	}
+	p.empty = len(rows) == 0
+	current := map[Lease]bool{}
+	for _, l := range leases {
+		current[l] = r.leases.holds(l)
+	}
+	for _, row := range rows {
+		if s := r.leases.slots[row.Slot]; s != nil && current[s.lease] && !s.leaving {
+			r.admit(now, row)
+		}
+	}
+	switch {
+	case full:
+		p.at, p.pause = now, firstPause
+	case len(rows) > 0:
+		p.pause = firstPause
+		p.at = now.Add(p.pause)
+	default:
+		p.pause = min(max(2*p.pause, firstPause), r.conf.Interval)
+		p.at = now.Add(p.pause)
+	}
+}

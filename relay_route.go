@@ -1,0 +1,367 @@
+package outlast
+
+import (
+	"context"
+	"time"
+)
+
+// routeState is what the relay knows of one route: how much is in flight, and
+// whether it takes messages.
+//
+//	open      windowed publishing
+//	slow      a confirm is overdue: one at a time on a lane of its own, until one comes
+//	closed    its rows wait in the held table; one probe now and then
+//	draining  works again: held rows go first, later ones follow them
+//
+// open -> slow -> open; open, slow, draining -> closed -> draining -> open.
+type routeState struct {
+	Route
+	state  routeStatus
+	reason HeldReason // while closed or draining
+	fault  string
+	since  time.Time
+
+	ready         []*flight
+	inTurn        bool
+	inFlight      int
+	inFlightBytes int
+	answered      time.Time // the last result of a message of this route
+	worked        time.Time // its last confirm
+	nacks         int       // in a row
+
+	lane    int // of its own, while slow or closed; 0 is none
+	probe   *flight
+	probeAt time.Time
+	probes  int
+
+	loading  bool // a page of its held rows is being read
+	loadAt   time.Time
+	loadedTo int64 // the Seq up to which they were read, while draining
+	moves    int   // rows moved to the held because of it so far
+	moving   int   // of these, not committed yet
+}
+
+type routeStatus int
+
+const (
+	routeOpen routeStatus = iota
+	routeSlow
+	routeClosed
+	routeDraining
+)
+
+// stallLimit is how long a route may answer nothing while it fills the buffer,
+// before its rows are moved out of the way of others.
+const stallLimit = 3 * time.Second
+
+const heldPage = 256
+
+func (r *relayRun) route(id Route) *routeState {
+	rt := r.flights.routes[id]
+	if rt == nil {
+		rt = &routeState{Route: id, answered: time.Now()}
+		r.flights.routes[id] = rt
+	}
+	return rt
+}
+
+// hasRoom reports whether one more message may be in flight.
+func (rt *routeState) hasRoom(c *RelayConfig) bool {
+	switch rt.state {
+	case routeSlow:
+		return rt.inFlight == 0
+	case routeClosed:
+		return true // what is ready is moved away, not sent
+	default:
+		return rt.inFlight < c.InFlight && rt.inFlightBytes < c.InFlightBytes
+	}
+}
+
+// ownLane returns the lane that only this route uses.
+func (rt *routeState) ownLane(fl *relayFlights) int {
+	if rt.lane == 0 {
+		rt.lane = fl.newLane()
+	}
+	return rt.lane
+}
+
+// dropOwnLane closes it; the next use takes a fresh one.
+func (r *relayRun) dropOwnLane(rt *routeState) {
+	if rt.lane != 0 {
+		r.pub.Drop(rt.lane)
+		rt.lane = 0
+	}
+}
+
+// closeRoute stops sending on a route and moves its ready rows to the held.
+func (r *relayRun) closeRoute(now time.Time, rt *routeState, reason HeldReason, fault string) {
+	rt.answered = now
+	if rt.state == routeClosed {
+		if rt.reason != reason || rt.fault != fault {
+			rt.reason, rt.fault = reason, fault
+			r.flights.routesChanged = true
+		}
+		return
+	}
+	rt.state, rt.reason, rt.fault, rt.since = routeClosed, reason, fault, now
+	rt.probes = 0
+	r.planProbe(now, rt)
+	r.flights.closed++
+	r.flights.routesChanged = true
+	r.conf.Logger.Warn("a route takes no messages; its rows are held and will be delivered when it does", "route", rt.Route.String(), "reason", fault)
+	eachHook(&r.hooks, func(h HookRoute) { h.OnRoute(rt.Route, false, fault) })
+	ready := rt.ready
+	rt.ready = nil
+	for _, f := range ready {
+		if f.state == flightQueued && !r.offer(now, f) {
+			r.leaveKey(now, f)
+		}
+	}
+}
+
+// routeWorks notes that a message of the route was confirmed.
+func (r *relayRun) routeWorks(now time.Time, rt *routeState) {
+	rt.nacks = 0
+	rt.answered, rt.worked = now, now
+	switch rt.state {
+	case routeSlow:
+		rt.state = routeOpen
+	case routeClosed:
+		r.drainRoute(now, rt)
+		r.flights.closed--
+		r.flights.routesChanged = true
+		r.conf.Logger.Info("a route takes messages again", "route", rt.Route.String(), "after", now.Sub(rt.since).Round(time.Millisecond))
+		eachHook(&r.hooks, func(h HookRoute) { h.OnRoute(rt.Route, true, "") })
+	}
+}
+
+// drainRoute sends the held rows of a route before any later one.
+func (r *relayRun) drainRoute(now time.Time, rt *routeState) {
+	rt.state = routeDraining
+	rt.loadedTo = 0
+	rt.loadAt = now
+	if !rt.reason.OfRoute() {
+		rt.reason = HeldRoute
+	}
+}
+
+// planProbe sets the time of the next probe: every few seconds in the long run.
+func (r *relayRun) planProbe(now time.Time, rt *routeState) {
+	wait := doubling(500*time.Millisecond, 4*time.Second, rt.probes)
+	rt.probeAt = now.Add(wait/2 + jitter(wait/2))
+	rt.probes++
+}
+
+// stepRoutes looks after the routes that are not simply open.
+func (r *relayRun) stepRoutes(now time.Time) time.Time {
+	if r.link.State != LinkUp || r.stopping {
+		return time.Time{}
+	}
+	full := r.conf.Buffer-r.flights.count < min(r.conf.Buffer/4, pickRows)
+	var next time.Time
+	for _, rt := range r.flights.routes {
+		switch rt.state {
+		case routeClosed:
+			next = earliest(next, r.stepClosed(now, rt))
+		case routeDraining:
+			next = earliest(next, r.stepDraining(now, rt))
+		default:
+			if full && rt.inFlight > 0 && now.Sub(rt.answered) > stallLimit && now.Sub(r.flights.lastConfirm) < stallLimit {
+				// Others are answered, this one is not: it must not fill the buffer.
+				r.closeRoute(now, rt, HeldRoute, "no confirm from "+rt.Route.String()+" for "+stallLimit.String())
+			} else if full && rt.state == routeSlow && now.Sub(rt.since) > stallLimit {
+				r.closeRoute(now, rt, HeldRoute, "no confirm from "+rt.Route.String()+" within "+r.conf.ConfirmDeadline.String())
+			}
+		}
+	}
+	if full {
+		next = earliest(next, now.Add(stallLimit/4))
+	}
+	return next
+}
+
+// stepClosed probes a closed route with one of its own rows.
+func (r *relayRun) stepClosed(now time.Time, rt *routeState) time.Time {
+	if rt.probe != nil || rt.loading {
+		return time.Time{}
+	}
+	if now.Before(rt.probeAt) {
+		return rt.probeAt
+	}
+	r.loadRoute(rt, HeldQuery{Route: &rt.Route, MaxRows: 1, MaxBytes: r.conf.InFlightBytes}, r.probeWith)
+	return time.Time{}
+}
+
+// probeWith sends the row of a page alone, or opens the route when none waits.
+func (r *relayRun) probeWith(now time.Time, rt *routeState, rows []*Row, _ bool) {
+	if rt.state != routeClosed {
+		return
+	}
+	r.planProbe(now, rt)
+	if len(rows) == 0 {
+		if rt.moving == 0 {
+			r.routeWorks(now, rt) // nothing waits any more: the next message will tell
+		}
+		return
+	}
+	row := rows[0]
+	s := r.leases.slots[row.Slot]
+	if s == nil || s.leaving || r.held.inMemory[row.Seq] {
+		return
+	}
+	f := r.newFlight(row)
+	if k := f.key; k != nil {
+		if k.held {
+			r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
+			return
+		}
+		if k.busy != nil {
+			r.removeFlight(f)
+			return
+		}
+		k.busy = f
+	}
+	rt.probe = f
+	r.pub.Send(rt.ownLane(&r.flights), []*Publishing{r.send(now, f, rt.lane)})
+}
+
+// stepDraining reads the next page of a draining route when there is room.
+func (r *relayRun) stepDraining(now time.Time, rt *routeState) time.Time {
+	if rt.loading || len(rt.ready) > heldPage || r.conf.Buffer-r.flights.count < heldPage/4 {
+		return time.Time{}
+	}
+	if now.Before(rt.loadAt) {
+		return rt.loadAt
+	}
+	moves := rt.moves
+	r.loadRoute(rt, HeldQuery{Route: &rt.Route, After: rt.loadedTo, MaxRows: heldPage, MaxBytes: r.conf.InFlightBytes},
+		func(now time.Time, rt *routeState, rows []*Row, ok bool) {
+			if rt.state == routeDraining && ok {
+				r.drained(now, rt, rows, moves)
+			}
+		})
+	return time.Time{}
+}
+
+// drained takes a page of a draining route. When nothing is left, and nothing was
+// moved there since the page was asked for, the route is open: every row of it is
+// in hand now, in order, and later ones queue behind.
+func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int) {
+	for _, row := range rows {
+		rt.loadedTo = row.Seq
+		s := r.leases.slots[row.Slot]
+		if s == nil || s.leaving || r.held.inMemory[row.Seq] {
+			continue
+		}
+		f := r.newFlight(row)
+		f.state = flightQueued
+		r.enqueue(now, f)
+	}
+	if len(rows) > 0 {
+		return
+	}
+	if rt.moves == moves && rt.moving == 0 {
+		rt.state = routeOpen
+		rt.reason, rt.fault = "", ""
+		rt.loadedTo = 0
+		r.dropOwnLane(rt)
+		return
+	}
+	// Rows are on their way behind us. With the picks resting they all arrive.
+	r.picks.rest(now)
+	rt.loadAt = now.Add(firstPause)
+}
+
+// loadRoute reads held rows of a route in a job.
+func (r *relayRun) loadRoute(rt *routeState, q HeldQuery, then func(now time.Time, rt *routeState, rows []*Row, ok bool)) {
+	q.Leases = r.leases.active()
+	rt.loading = true
+	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
+		page, err := r.conf.Store.Relay().Held(ctx, q)
+		return func(now time.Time) {
+			rt.loading = false
+			r.noteStore(err)
+			if err != nil {
+				rt.loadAt = now.Add(r.conf.Interval)
+				rt.probeAt = rt.loadAt
+				return
+			}
+			then(now, rt, page.Rows, true)
+		}
+	})
+}
+
+// stepDeadlines finds overdue confirms. Their outcome is unknown: the messages are
+// sent again on another lane, with window 1, until one is confirmed. The old lane
+// stays open a while, so that what else is on it can still be confirmed there.
+func (r *relayRun) stepDeadlines(now time.Time) time.Time {
+	fl := &r.flights
+	r.dropRetired(now)
+	if fl.sent == 0 || r.link.State != LinkUp {
+		return time.Time{}
+	}
+	var next time.Time
+	late := map[int]bool{}
+	for f := range fl.inFlight {
+		deadline := f.sentAt.Add(r.conf.ConfirmDeadline)
+		if now.Before(deadline) {
+			next = earliest(next, deadline)
+			continue
+		}
+		late[f.lane] = true
+		r.overdue(now, f)
+	}
+	for i, lane := range fl.lanes {
+		if late[lane] {
+			fl.lanes[i] = fl.newLane()
+			fl.retired = append(fl.retired, retiredLane{lane, now.Add(r.conf.ConfirmDeadline)})
+		}
+	}
+	if late[r.suspectLane()] {
+		r.pub.Drop(r.suspectLane())
+	}
+	return next
+}
+
+func (r *relayRun) overdue(now time.Time, f *flight) {
+	rt := f.route
+	r.conf.Logger.Warn("no confirm in time; the message is sent again", "id", f.row.ID, "type", f.row.Type, "deadline", r.conf.ConfirmDeadline)
+	if f.lane == rt.lane && rt.lane != 0 {
+		r.dropOwnLane(rt)
+	}
+	r.unsend(f)
+	f.state = flightQueued
+	if rt.state == routeOpen {
+		rt.state, rt.since = routeSlow, now
+	}
+	if rt.state == routeClosed {
+		if !r.offer(now, f) {
+			r.leaveKey(now, f)
+		}
+		return
+	}
+	r.push(rt, f, true)
+}
+
+func (r *relayRun) dropRetired(now time.Time) {
+	kept := r.flights.retired[:0]
+	for _, l := range r.flights.retired {
+		if now.Before(l.dropAt) {
+			kept = append(kept, l)
+			continue
+		}
+		r.pub.Drop(l.lane)
+	}
+	r.flights.retired = kept
+}
+
+// closedRoutes lists the closed routes for Health.
+func (r *relayRun) closedRoutes() map[Route]string {
+	closed := map[Route]string{}
+	for id, rt := range r.flights.routes {
+		if rt.state == routeClosed {
+			closed[id] = rt.fault
+		}
+	}
+	return closed
+}

@@ -1,0 +1,226 @@
+package outlast
+
+import (
+	"context"
+	"time"
+)
+
+// relaySettle gathers decided flights and writes what became of them, in batches,
+// at most two at a time. A failed settlement is repeated: that is harmless.
+type relaySettle struct {
+	pending  settleBatch
+	busy     int
+	retryAt  time.Time
+	failures int
+	progress time.Time
+}
+
+// settleBatch is a settlement with the flights that it is about.
+type settleBatch struct {
+	sent    []*flight
+	holds   []heldFlight
+	release []*flight
+}
+
+type heldFlight struct {
+	f *flight
+	h Hold
+}
+
+const settleRows = 1000
+
+func (b *settleBatch) size() int   { return len(b.sent) + len(b.holds) + len(b.release) }
+func (b *settleBatch) empty() bool { return b.size() == 0 }
+
+func (s *relaySettle) hold(f *flight, h Hold) {
+	s.pending.holds = append(s.pending.holds, heldFlight{f, h})
+}
+
+// settleSent deletes a row: sent, expired, or unheard with leave.
+func (r *relayRun) settleSent(f *flight) {
+	if f.state == flightSent {
+		r.unsend(f)
+	}
+	f.state = flightSettling
+	r.settle.pending.sent = append(r.settle.pending.sent, f)
+}
+
+// settleRelease moves a due row back to the outbox.
+func (r *relayRun) settleRelease(f *flight) {
+	f.state = flightSettling
+	r.settle.pending.release = append(r.settle.pending.release, f)
+}
+
+// stepSettle writes what is decided. The first batch goes at once; while it is
+// under way the next one fills.
+func (r *relayRun) stepSettle(now time.Time) time.Time {
+	s := &r.settle
+	if s.pending.empty() || s.busy >= 2 || (s.busy == 1 && s.pending.size() < settleRows/4) {
+		return time.Time{}
+	}
+	if now.Before(s.retryAt) {
+		return s.retryAt
+	}
+	batch := s.pending.take(settleRows)
+	settlement := r.settlement(&batch)
+	s.busy++
+	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
+		stale, err := r.conf.Store.Relay().Settle(ctx, settlement)
+		return func(now time.Time) { r.settled(now, &batch, settlement, stale, err) }
+	})
+	return time.Time{}
+}
+
+// take cuts at most n flights off.
+func (b *settleBatch) take(n int) settleBatch {
+	var t settleBatch
+	t.sent, b.sent = cut(b.sent, n)
+	t.holds, b.holds = cut(b.holds, n-t.size())
+	t.release, b.release = cut(b.release, n-t.size())
+	return t
+}
+
+func cut[T any](list []T, n int) (head, rest []T) {
+	if len(list) <= n {
+		return list, nil
+	}
+	return list[:n:n], list[n:]
+}
+
+func (r *relayRun) settlement(b *settleBatch) *Settlement {
+	s := &Settlement{}
+	seen := map[int]bool{}
+	lease := func(f *flight) {
+		if slot := f.row.Slot; !seen[slot] {
+			seen[slot] = true
+			s.Leases = append(s.Leases, r.leases.slots[slot].lease)
+		}
+	}
+	for _, f := range b.sent {
+		lease(f)
+		s.Sent = append(s.Sent, f.row)
+	}
+	for _, hf := range b.holds {
+		lease(hf.f)
+		s.Hold = append(s.Hold, hf.h)
+	}
+	for _, f := range b.release {
+		lease(f)
+		s.Release = append(s.Release, f.row)
+	}
+	return s
+}
+
+// settled takes the outcome of a settlement.
+func (r *relayRun) settled(now time.Time, b *settleBatch, done *Settlement, stale []Lease, err error) {
+	s := &r.settle
+	s.busy--
+	r.noteStore(err)
+	if err != nil {
+		s.failures++
+		wait := doubling(20*time.Millisecond, 2*time.Second, s.failures)
+		s.retryAt = now.Add(wait/2 + jitter(wait/2))
+		for _, hf := range b.holds {
+			if hf.f.state == flightGone {
+				r.moved(now, hf)
+			}
+		}
+		s.pending.prepend(b)
+		return
+	}
+	s.failures, s.retryAt = 0, time.Time{}
+	for _, l := range stale {
+		if r.leases.holds(l) {
+			r.conf.Logger.Warn("a lease has passed to another relay; its rows are left to it", "slot", l.Slot, "epoch", l.Epoch)
+			r.loseSlot(l.Slot)
+			r.leases.next = now
+		}
+	}
+	if len(b.sent) > 0 {
+		s.progress = now
+	}
+	eachHook(&r.hooks, func(h HookSettled) { h.OnSettled(done, stale) })
+	r.finish(now, b)
+}
+
+// finish takes settled flights out of the books.
+func (r *relayRun) finish(now time.Time, b *settleBatch) {
+	var left []*Row // the outbox
+	done := func(f *flight) {
+		if f.state != flightGone && !f.row.InHeld {
+			left = append(left, f.row)
+		}
+		r.removeFlight(f)
+	}
+	for _, f := range b.sent {
+		done(f)
+	}
+	for _, hf := range b.holds {
+		done(hf.f)
+		r.moved(now, hf)
+	}
+	for _, f := range b.release {
+		done(f)
+	}
+	if len(left) > 0 {
+		r.reader.Forget(left)
+	}
+	if len(b.release) > 0 {
+		r.picks.burst(now)
+	}
+}
+
+// moved notes that a row has arrived in the held.
+func (r *relayRun) moved(now time.Time, hf heldFlight) {
+	if hf.h.Reason.OfRoute() {
+		hf.f.route.moving--
+	}
+	if k := hf.f.key; k != nil && hf.h.Reason == HeldBehind {
+		k.moving--
+		if r.flights.keys[k.id] == k {
+			r.advance(now, k)
+		}
+	}
+}
+
+// prepend puts a failed batch back; flights that are gone meanwhile stay away.
+func (b *settleBatch) prepend(failed *settleBatch) {
+	b.sent = append(alive(failed.sent, func(f *flight) *flight { return f }), b.sent...)
+	b.holds = append(alive(failed.holds, func(hf heldFlight) *flight { return hf.f }), b.holds...)
+	b.release = append(alive(failed.release, func(f *flight) *flight { return f }), b.release...)
+}
+
+func alive[T any](list []T, flightOf func(T) *flight) []T {
+	kept := make([]T, 0, len(list))
+	for _, x := range list {
+		if f := flightOf(x); f.state != flightGone {
+			kept = append(kept, x)
+		}
+	}
+	return kept
+}
+
+// dropSlot forgets what is decided about rows of a slot: its new owner decides.
+func (s *relaySettle) dropSlot(r *relayRun, slot int) {
+	gone := func(f *flight) {
+		if f.row.Slot == slot {
+			r.removeFlight(f)
+		}
+	}
+	for _, f := range s.pending.sent {
+		gone(f)
+	}
+	for _, hf := range s.pending.holds {
+		gone(hf.f)
+		if hf.f.state == flightGone && hf.h.Reason.OfRoute() {
+			hf.f.route.moving--
+		}
+	}
+	for _, f := range s.pending.release {
+		gone(f)
+	}
+	s.pending.prepend(&settleBatch{})
+	kept := settleBatch{}
+	kept.prepend(&s.pending)
+	s.pending = kept
+}
