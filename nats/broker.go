@@ -1,0 +1,328 @@
+package nats
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	client "github.com/nats-io/nats.go"
+
+	"github.com/outlastmq/outlast"
+)
+
+// Defaults and bounds of the options.
+const (
+	defaultAckWait = 30 * time.Second
+	defaultRefresh = 5 * time.Second
+	assertEvery    = 3 * time.Minute // bindings, while subscribed
+
+	dialTimeout  = 5 * time.Second
+	writeTimeout = 5 * time.Second
+	apiTimeout   = 5 * time.Second
+	pingInterval = 10 * time.Second
+	backoffFirst = 100 * time.Millisecond
+	backoffLast  = 10 * time.Second
+)
+
+// Option refines a broker.
+type Option func(*broker)
+
+// Credentials logs in with a credentials file (JWT and seed). The file is read at
+// every connect, so that it can be replaced.
+func Credentials(path string) Option { return func(b *broker) { b.credentials = path } }
+
+// UserPassword logs in by name and password.
+func UserPassword(user, password string) Option {
+	return func(b *broker) { b.user, b.password = user, password }
+}
+
+// Token logs in by a token.
+func Token(token string) Option { return func(b *broker) { b.token = token } }
+
+// TLS demands TLS on every connection, with this configuration. Without it,
+// "tls://" addresses use TLS 1.2 or later with the system's roots.
+func TLS(c *tls.Config) Option { return func(b *broker) { b.tls = c } }
+
+// AllowPlain permits connections without TLS to other machines. Without it they
+// are refused: passwords and messages would be readable on the way.
+func AllowPlain() Option { return func(b *broker) { b.allowPlain = true } }
+
+// Name is shown in the server's list of connections. Default "outlast".
+func Name(name string) Option { return func(b *broker) { b.name = name } }
+
+// Replicas is the number of copies of streams that Outlast creates, 1 to 5.
+// Default 0: one copy, and an existing stream may have any number.
+func Replicas(n int) Option { return func(b *broker) { b.replicas = n } }
+
+// AckWait is how long the server waits for a sign of life about a message in hand
+// before it gives it to somebody else; Outlast gives one three times in that time.
+// It bounds how long the messages of a process that died stay away. It applies
+// where Outlast creates the consumer. Range 2 s to 10 min; default 30 s.
+func AckWait(d time.Duration) Option { return func(b *broker) { b.ackWait = d } }
+
+// Refresh is the longest time for which a publisher believes what it knows of a
+// stream's consumers. Range 100 ms to 5 min; default 5 s.
+func Refresh(d time.Duration) Option { return func(b *broker) { b.refresh = d } }
+
+// InboxPrefix replaces "_INBOX", for accounts whose users may only listen on
+// inboxes of their own.
+func InboxPrefix(prefix string) Option { return func(b *broker) { b.inboxPrefix = prefix } }
+
+type broker struct {
+	servers     []string
+	address     string
+	secrets     []string
+	credentials string
+	user        string
+	password    string
+	token       string
+	tls         *tls.Config
+	secure      bool
+	allowPlain  bool
+	name        string
+	replicas    int
+	ackWait     time.Duration
+	refresh     time.Duration
+	inboxPrefix string
+	err         error // what is wrong with the settings
+}
+
+// Broker returns a broker at a NATS address, or at several of one cluster,
+// separated by commas: "nats://127.0.0.1:4222", "tls://a:4222,tls://b:4222". A
+// user and a password, or a token, may be in the address. It dials nothing. Bad
+// settings are returned by everything that would connect, as a CodeInvalid that
+// names all of them.
+func Broker(address string, opts ...Option) outlast.Broker {
+	b := &broker{name: "outlast", ackWait: defaultAckWait, refresh: defaultRefresh}
+	for _, o := range opts {
+		o(b)
+	}
+	b.err = b.validate(address)
+	return b
+}
+
+func (b *broker) Name() string    { return "nats" }
+func (b *broker) Address() string { return b.address }
+
+func (b *broker) validate(address string) error {
+	var bad []outlast.FieldError
+	add := func(field, limit, given string) {
+		bad = append(bad, outlast.FieldError{Field: field, Limit: limit, Given: given})
+	}
+	if b.replicas < 0 || b.replicas > 5 {
+		add("Replicas", "0 to 5", fmt.Sprint(b.replicas))
+	}
+	if b.ackWait < 2*time.Second || b.ackWait > 10*time.Minute {
+		add("AckWait", "2s to 10m", b.ackWait.String())
+	}
+	if b.refresh < 100*time.Millisecond || b.refresh > 5*time.Minute {
+		add("Refresh", "100ms to 5m", b.refresh.String())
+	}
+	for _, s := range []string{b.password, b.token} {
+		if s != "" {
+			b.secrets = append(b.secrets, s)
+		}
+	}
+	b.secure = b.tls != nil
+	var shown []string
+	for part := range strings.SplitSeq(address, ",") {
+		show, limit := b.addServer(strings.TrimSpace(part))
+		shown = append(shown, show)
+		if limit != "" {
+			add("address", limit, show)
+		}
+	}
+	b.address = strings.Join(shown, ",")
+	if len(bad) > 0 {
+		return &outlast.Error{Op: "open nats", Code: outlast.CodeInvalid, Fields: bad}
+	}
+	return nil
+}
+
+// addServer takes one address. It returns it without secrets, and the rule that
+// it breaks.
+func (b *broker) addServer(s string) (show, limit string) {
+	if !strings.Contains(s, "://") {
+		s = "nats://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Hostname() == "" {
+		return "(unreadable)", `like "nats://host:4222"` // the parser's error would repeat the password
+	}
+	if u.Port() == "" {
+		u.Host = net.JoinHostPort(u.Hostname(), "4222")
+	}
+	if u.User != nil {
+		if p, ok := u.User.Password(); ok {
+			b.secrets = append(b.secrets, p, url.QueryEscape(p), url.PathEscape(p))
+		} else {
+			b.secrets = append(b.secrets, u.User.Username(), url.PathEscape(u.User.Username()))
+		}
+	}
+	show = u.Scheme + "://" + u.Host
+	switch u.Scheme {
+	case "tls":
+		b.secure = true
+	case "nats":
+		if !b.allowPlain && b.tls == nil && !loopback(u.Hostname()) {
+			return show, `"tls://" beyond this machine, unless AllowPlain is set`
+		}
+	default:
+		return show, `"nats://" or "tls://"`
+	}
+	b.servers = append(b.servers, (&url.URL{Scheme: u.Scheme, User: u.User, Host: u.Host}).String())
+	return show, ""
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// link is one connection. It never reconnects by itself: what was sent on it and
+// what came from it ends with it.
+type link struct {
+	*client.Conn
+	b      *broker
+	closed chan struct{}
+	denied chan string // subjects that the server refused, newest kept
+}
+
+// dial connects to one of the addresses, tried in random order. onDenied, when
+// set, hears the subjects that this user may not publish to.
+func (b *broker) dial(ctx context.Context, role string, onDenied func(subject string)) (*link, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	l := &link{b: b, closed: make(chan struct{}), denied: make(chan string, 16)}
+	o := client.GetDefaultOptions()
+	o.Servers = b.servers
+	o.Name = b.name + " " + role
+	o.AllowReconnect = false
+	o.Timeout = dialTimeout
+	o.FlusherTimeout = writeTimeout
+	o.PingInterval = pingInterval
+	o.MaxPingsOut = 2
+	o.IgnoreDiscoveredServers = true
+	o.User, o.Password, o.Token = b.user, b.password, b.token
+	if b.inboxPrefix != "" {
+		o.InboxPrefix = b.inboxPrefix
+	}
+	if b.credentials != "" {
+		if err := client.UserCredentials(b.credentials)(&o); err != nil {
+			return nil, b.fault("connect to "+b.address, outlast.CodeInvalid, err)
+		}
+	}
+	if b.secure {
+		o.Secure = true
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		if b.tls != nil {
+			o.TLSConfig = b.tls.Clone()
+		}
+	}
+	dialer := &dialer{ctx: ctx}
+	o.CustomDialer = dialer
+	o.ClosedCB = func(*client.Conn) { close(l.closed) }
+	o.AsyncErrorCB = func(_ *client.Conn, _ *client.Subscription, err error) {
+		subject, ok := deniedSubject(err)
+		if !ok {
+			return
+		}
+		select {
+		case l.denied <- subject:
+		default:
+		}
+		if onDenied != nil {
+			onDenied(subject)
+		}
+	}
+	nc, err := o.Connect()
+	dialer.settle()
+	if err != nil {
+		return nil, b.fault("connect to "+b.address, connectCode(err), err)
+	}
+	l.Conn = nc
+	return l, nil
+}
+
+// end closes the connection and waits until the client has noticed.
+func (l *link) end() {
+	l.Close()
+	<-l.closed
+}
+
+// dialer lets ctx end a connect that hangs, handshake included.
+type dialer struct {
+	ctx   context.Context
+	stops []func() bool
+}
+
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	c, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(d.ctx, network, address)
+	if err == nil {
+		d.stops = append(d.stops, context.AfterFunc(d.ctx, func() { _ = c.Close() }))
+	}
+	return c, err
+}
+
+func (d *dialer) settle() {
+	for _, stop := range d.stops {
+		stop()
+	}
+}
+
+// backoff is a full-jitter pause that doubles. Its zero value is ready.
+type backoff struct{ last time.Duration }
+
+// wait pauses and reports whether ctx is still alive.
+func (w *backoff) wait(ctx context.Context) bool {
+	w.last = min(max(2*w.last, backoffFirst), backoffLast)
+	t := time.NewTimer(rand.N(w.last))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// linkReporter tells about changes, and only about changes.
+type linkReporter struct {
+	report func(outlast.Link)
+	last   outlast.Link
+}
+
+func (r *linkReporter) set(state outlast.LinkState, err error) {
+	l := outlast.Link{State: state}
+	if err != nil {
+		l.Reason = err.Error()
+	}
+	if l.State == r.last.State && l.Reason == r.last.Reason {
+		return
+	}
+	l.Since = time.Now()
+	if l.State == r.last.State {
+		l.Since = r.last.Since
+	}
+	r.last = l
+	if r.report != nil {
+		r.report(l)
+	}
+}
+
+func logger(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}

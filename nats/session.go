@@ -1,0 +1,336 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	client "github.com/nats-io/nats.go"
+
+	"github.com/outlastmq/outlast"
+)
+
+var (
+	ack      = []byte("+ACK")
+	nak      = []byte("-NAK")
+	progress = []byte("+WPI")
+)
+
+const (
+	// pullExpires is how long the server keeps a request for messages; pullGrace is
+	// how much later the lack of its word about it ends the session.
+	pullExpires = 5 * time.Second
+	pullGrace   = 5 * time.Second
+	// sharedExpires is pullExpires when a queue has more durables than Prefetch, so
+	// that they have to take turns.
+	sharedExpires = 500 * time.Millisecond
+	drainTime     = 2 * time.Second
+)
+
+// session takes messages on one connection. Deliveries are made by one goroutine.
+type session struct {
+	s      *subscriber
+	l      *link
+	queue  string
+	prefix string // of the subjects that pulled messages arrive on
+	sub    *client.Subscription
+
+	mu    sync.Mutex
+	over  bool
+	feeds []*feed
+	turn  int
+	pulls map[string]*pull // by the last part of the subject
+	last  uint64
+	hand  map[*held]struct{}
+}
+
+// pull is one request for messages that is not used up.
+type pull struct {
+	feed     *feed
+	left     int
+	deadline time.Time
+}
+
+// held is one message in hand.
+type held struct {
+	feed   *feed
+	reply  string
+	number uint64 // of the delivery, by its consumer
+}
+
+func newSession(s *subscriber, l *link, feeds []*feed) *session {
+	n := &session{s: s, l: l, queue: s.queue(), feeds: feeds, prefix: l.NewRespInbox() + ".", pulls: map[string]*pull{}, hand: map[*held]struct{}{}}
+	for i, f := range feeds {
+		f.room = s.cfg.Prefetch / len(feeds)
+		if i < s.cfg.Prefetch%len(feeds) || f.room == 0 {
+			f.room++
+		}
+	}
+	return n
+}
+
+// presence is a subject on which every live session of a durable answers.
+func presence(stream, durable string) string { return "_outlast.here." + stream + "." + durable }
+
+func (n *session) start() (err error) {
+	if n.sub, err = n.l.SubscribeSync(n.prefix + "*"); err != nil {
+		return err
+	}
+	if err = n.sub.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	for _, f := range n.feeds {
+		if _, err = n.l.Subscribe(presence(f.stream, f.durable), func(m *client.Msg) { _ = m.Respond(nil) }); err != nil {
+			return err
+		}
+	}
+	n.mu.Lock()
+	n.pull()
+	n.mu.Unlock()
+	return n.l.FlushTimeout(apiTimeout)
+}
+
+// run delivers until ctx ends or something is wrong with the session.
+func (n *session) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { n.watch(ctx, cancel) })
+	var err error
+	for err == nil {
+		var m *client.Msg
+		if m, err = n.sub.NextMsgWithContext(ctx); err == nil {
+			err = n.take(m)
+		}
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	cancel(err)
+	watch.Wait()
+	n.finish()
+	var known *outlast.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	if last := n.l.LastError(); n.l.IsClosed() && last != nil {
+		err = last
+	}
+	return n.s.b.fault("consume "+n.queue, outlast.CodeUnavailable, err)
+}
+
+// watch gives signs of life for what is in hand, asks for more where a request has
+// run out, and ends the session when the server says nothing about one.
+func (n *session) watch(ctx context.Context, end context.CancelCauseFunc) {
+	life := n.feeds[0].ackWait
+	for _, f := range n.feeds {
+		life = min(life, f.ackWait)
+	}
+	alive := time.NewTicker(max(life/3, 100*time.Millisecond))
+	defer alive.Stop()
+	check := time.NewTicker(time.Second)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.l.closed:
+			end(errors.New("the connection was lost"))
+			return
+		case <-alive.C:
+			n.mu.Lock()
+			for h := range n.hand {
+				_ = n.l.Publish(h.reply, progress)
+			}
+			n.mu.Unlock()
+		case <-check.C:
+			if n.late() {
+				end(errors.New("the server does not answer a request for messages"))
+				return
+			}
+		}
+	}
+}
+
+func (n *session) late() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pull()
+	now := time.Now()
+	for _, p := range n.pulls {
+		if now.After(p.deadline) {
+			return true
+		}
+	}
+	return false
+}
+
+// pull asks for as many messages as there is room for. Called with mu held.
+func (n *session) pull() {
+	if n.over {
+		return
+	}
+	expires := pullExpires
+	if len(n.feeds) > n.s.cfg.Prefetch {
+		expires = sharedExpires
+	}
+	for range n.feeds {
+		f := n.feeds[n.turn%len(n.feeds)]
+		n.turn++
+		free := n.s.cfg.Prefetch
+		for _, f := range n.feeds {
+			free -= f.asked + f.inHand
+		}
+		batch := min(free, f.room-f.asked-f.inHand)
+		// Rather a few large requests than one for each acknowledgement.
+		if batch < 1 || f.asked > 0 && batch < (f.room+1)/2 {
+			continue
+		}
+		n.last++
+		token := fmt.Sprintf("%x", n.last)
+		in, _ := json.Marshal(map[string]int64{"batch": int64(batch), "expires": int64(expires)})
+		f.asked += batch
+		n.pulls[token] = &pull{feed: f, left: batch, deadline: time.Now().Add(expires + pullGrace)}
+		// An error means that the connection is over, which the reader learns too.
+		_ = n.l.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+f.stream+"."+f.durable, n.prefix+token, in)
+	}
+}
+
+// take handles one message of the server's: a delivery or a word about a request.
+func (n *session) take(m *client.Msg) error {
+	token := strings.TrimPrefix(m.Subject, n.prefix)
+	n.mu.Lock()
+	p := n.pulls[token]
+	if status := m.Header.Get("Status"); status != "" && m.Reply == "" {
+		defer n.mu.Unlock()
+		return n.status(token, p, status, m.Header.Get("Description"))
+	}
+	if p == nil {
+		n.mu.Unlock()
+		return nil // of a request that the server has called over
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		n.mu.Unlock()
+		return err
+	}
+	if err := n.inOrder(p.feed, meta); err != nil {
+		n.mu.Unlock()
+		return err
+	}
+	if p.left--; p.left == 0 {
+		delete(n.pulls, token)
+	}
+	p.feed.asked--
+	p.feed.inHand++
+	h := &held{feed: p.feed, reply: m.Reply, number: meta.Sequence.Consumer}
+	n.hand[h] = struct{}{}
+	n.mu.Unlock()
+	again := meta.NumDelivered > 1 || meta.Sequence.Stream <= p.feed.delivered
+	msg, problem := decode(m.Header, m.Data, n.s.cfg.Foreign != nil)
+	d := outlast.NewDelivery(msg, n.queue, again, func() { n.ack(h) })
+	d.Problem = problem
+	n.s.cfg.Deliver(d)
+	return nil
+}
+
+// inOrder refuses to go on after a gap: somebody else was given a message of this
+// ordered queue, so the session starts again at the first unacknowledged one.
+func (n *session) inOrder(f *feed, meta *client.MsgMetadata) error {
+	if !n.s.ordered() || f.strict {
+		return nil
+	}
+	f.next++
+	if meta.Sequence.Consumer != f.next || meta.Sequence.Stream <= f.last {
+		return &outlast.Error{Op: "consume " + n.queue, Code: outlast.CodeUnavailable,
+			Err:  fmt.Errorf("delivery %d of consumer %q where %d was due", meta.Sequence.Consumer, f.durable, f.next),
+			Hint: "another instance takes messages from this ordered queue; starting again at the first unacknowledged one"}
+	}
+	f.last = meta.Sequence.Stream
+	return nil
+}
+
+// status handles the server's word about a request. Called with mu held.
+func (n *session) status(token string, p *pull, status, text string) error {
+	over := status == "408" || status == "404" || status == "409" && (strings.Contains(text, "Batch Completed") || strings.Contains(text, "MaxBytes"))
+	switch {
+	case status == "100", p == nil:
+		return nil
+	case over:
+		p.feed.asked -= p.left
+		delete(n.pulls, token)
+		n.pull()
+		return nil
+	case status == "503":
+		text = "no consumer is there to answer"
+	}
+	return &outlast.Error{Op: "consume " + n.queue, Code: outlast.CodeUnavailable, Err: fmt.Errorf("%s (status %s)", text, status)}
+}
+
+func (n *session) ack(h *held) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.over {
+		return
+	}
+	delete(n.hand, h)
+	h.feed.inHand--
+	_ = n.l.Publish(h.reply, ack) // lost with the connection: the inbox knows the duplicate
+	n.pull()
+}
+
+// finish ends the session: acknowledgements do nothing from here on, and what is
+// in hand goes back. On a live connection the server is told at once; on a lost
+// one the next session tells it. An ordered queue starts over anyway.
+func (n *session) finish() {
+	n.mu.Lock()
+	n.over = true
+	left := make([]*held, 0, len(n.hand))
+	for h := range n.hand {
+		left = append(left, h)
+	}
+	n.mu.Unlock()
+	slices.SortFunc(left, func(a, b *held) int {
+		if a.feed != b.feed {
+			return strings.Compare(a.feed.stream, b.feed.stream)
+		}
+		return int(int64(a.number) - int64(b.number))
+	})
+	var replies []string
+	for _, h := range left {
+		if !n.s.ordered() || h.feed.strict {
+			replies = append(replies, h.reply)
+		}
+	}
+	if n.l.IsClosed() {
+		n.s.orphans = replies
+		return
+	}
+	for _, reply := range append(replies, n.undelivered()...) {
+		_ = n.l.Publish(reply, nak)
+	}
+	_ = n.l.FlushTimeout(drainTime)
+}
+
+// undelivered stops the subscription and returns what the server had sent already.
+func (n *session) undelivered() []string {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var replies []string
+	if n.sub.Drain() != nil {
+		return nil
+	}
+	for {
+		m, err := n.sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return replies
+		}
+		if m.Reply != "" && !n.s.ordered() {
+			replies = append(replies, m.Reply)
+		}
+	}
+}

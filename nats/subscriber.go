@@ -1,0 +1,196 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast"
+)
+
+// subscriber is one supervised subscription: a session for each connection.
+type subscriber struct {
+	b   *broker
+	cfg outlast.SubscriberConfig
+	log *slog.Logger
+	// orphans are the acknowledgement subjects of messages that a lost connection
+	// left in hand, in the order of their delivery.
+	orphans []string
+}
+
+// Subscriber returns a subscriber. A foreign queue is named "STREAM/consumer": an
+// existing durable pull consumer with explicit acknowledgement.
+func (b *broker) Subscriber(cfg outlast.SubscriberConfig) outlast.Subscriber {
+	return &subscriber{b: b, cfg: cfg, log: logger(cfg.Logger)}
+}
+
+func (s *subscriber) queue() string {
+	if s.cfg.Foreign != nil {
+		return s.cfg.Foreign.Queue
+	}
+	return s.cfg.Group.Queue(s.cfg.Partition)
+}
+
+func (s *subscriber) validate() error {
+	var bad []outlast.FieldError
+	if s.cfg.Prefetch < 1 || s.cfg.Prefetch > 65_535 {
+		bad = append(bad, outlast.FieldError{Field: "Prefetch", Limit: "1 to 65535", Given: fmt.Sprint(s.cfg.Prefetch)})
+	}
+	if s.cfg.Deliver == nil {
+		bad = append(bad, outlast.FieldError{Field: "Deliver", Limit: "set", Given: "nil"})
+	}
+	if f := s.cfg.Foreign; f != nil {
+		if stream, durable, ok := strings.Cut(f.Queue, "/"); !ok || !nameToken(stream) || !nameToken(durable) {
+			bad = append(bad, outlast.FieldError{Field: "Foreign.Queue", Limit: `like "STREAM/consumer"`, Given: fmt.Sprintf("%q", f.Queue)})
+		}
+	}
+	if len(bad) > 0 {
+		return &outlast.Error{Op: "subscribe to " + s.queue(), Code: outlast.CodeInvalid, Fields: bad}
+	}
+	return nil
+}
+
+// nameToken accepts what NATS takes as the name of a stream or a consumer.
+func nameToken(s string) bool { return subjectTokens(s) && !strings.ContainsAny(s, ".*>/\\") }
+
+func (s *subscriber) Run(ctx context.Context) error {
+	if err := errors.Join(s.b.err, s.validate()); err != nil {
+		return cmp.Or(s.b.err, err)
+	}
+	state := linkReporter{report: s.cfg.Link}
+	var pause backoff
+	for {
+		up, err := s.runSession(ctx, &state)
+		if ctx.Err() != nil {
+			state.set(outlast.LinkDown, ctx.Err())
+			return nil
+		}
+		if up {
+			pause = backoff{}
+		}
+		state.set(outlast.LinkDown, err)
+		s.log.Warn("subscription ended", "queue", s.queue(), "broker", s.b.address, "error", err)
+		if !pause.wait(ctx) {
+			return nil
+		}
+	}
+}
+
+// runSession subscribes and stays until ctx or the session ends. up says whether it
+// had come to deliver.
+func (s *subscriber) runSession(ctx context.Context, state *linkReporter) (up bool, err error) {
+	l, err := s.b.dial(ctx, "subscriber "+s.queue(), nil)
+	if err != nil {
+		return false, err
+	}
+	defer l.end()
+	level, err := s.declare(ctx, l)
+	if err != nil {
+		return false, err
+	}
+	feeds, err := s.feeds(ctx, l)
+	if err != nil {
+		return false, err
+	}
+	for _, subject := range s.orphans {
+		_ = l.Publish(subject, nak) // ignored by the server where it is not true any more
+	}
+	s.orphans = nil
+	if err := s.rewind(ctx, l, feeds, level); err != nil {
+		return false, err
+	}
+	session := newSession(s, l, feeds)
+	if err := session.start(); err != nil {
+		return false, s.b.fault("subscribe to "+s.queue(), outlast.CodeUnavailable, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	asserted := make(chan struct{})
+	go func() {
+		defer close(asserted)
+		s.keepDeclared(ctx, l, level)
+	}()
+	state.set(outlast.LinkUp, nil)
+	err = session.run(ctx)
+	cancel()
+	<-asserted
+	return true, err
+}
+
+// declare asserts the queue when asked to, and learns what the server can do.
+func (s *subscriber) declare(ctx context.Context, l *link) (level int, err error) {
+	if s.cfg.Foreign != nil {
+		return 0, nil
+	}
+	if level, err = l.apiLevel(ctx); err != nil || !s.cfg.Declare {
+		return level, err
+	}
+	_, err = l.ensureQueue(ctx, s.cfg.Group, s.cfg.Partition, level)
+	return level, err
+}
+
+// keepDeclared asserts the bindings again and again. After a change it looks again
+// soon: another instance may have written its own list at the same time.
+func (s *subscriber) keepDeclared(ctx context.Context, l *link, level int) {
+	if !s.cfg.Declare || s.cfg.Foreign != nil {
+		return
+	}
+	next := 2 * time.Second
+	for {
+		t := time.NewTimer(next/2 + rand.N(next))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		changed, err := l.ensureQueue(ctx, s.cfg.Group, s.cfg.Partition, level)
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("bindings not asserted", "queue", s.queue(), "error", err)
+		}
+		if next = assertEvery; changed {
+			next = 2 * time.Second
+		}
+	}
+}
+
+func (s *subscriber) feeds(ctx context.Context, l *link) ([]*feed, error) {
+	if s.cfg.Foreign != nil {
+		stream, durable, _ := strings.Cut(s.cfg.Foreign.Queue, "/")
+		info, err := l.consumerInfo(ctx, stream, durable)
+		if err != nil {
+			return nil, err
+		}
+		return []*feed{newFeed(stream, info)}, nil
+	}
+	return l.feedsOf(ctx, s.queue(), slices.Sorted(maps.Keys(filtersOf(s.cfg.Group, s.cfg.Partition))))
+}
+
+// rewind makes an ordered queue start at its first unacknowledged message.
+func (s *subscriber) rewind(ctx context.Context, l *link, feeds []*feed, level int) error {
+	if !s.ordered() {
+		return nil
+	}
+	for _, f := range feeds {
+		if f.strict {
+			continue
+		}
+		if level < resetLevel {
+			return &outlast.Error{Op: "subscribe to " + s.queue(), Code: outlast.CodeConflict,
+				Err:  fmt.Errorf("consumer %q of stream %q: max_ack_pending is not 1 and the server cannot reset a consumer", f.durable, f.stream),
+				Hint: "set max_ack_pending to 1, or use a server with JetStream API level 4"}
+		}
+		if err := l.resetConsumer(ctx, f.stream, f.durable); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *subscriber) ordered() bool { return s.cfg.Foreign == nil && s.cfg.Group.Ordered }
