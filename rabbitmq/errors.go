@@ -1,0 +1,127 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/outlastmq/outlast"
+)
+
+// AMQP reply codes that mean something to us.
+const (
+	replyAccessRefused = 403
+	replyNotFound      = 404
+	replyPrecondition  = 406
+	replyNotAllowed    = 530
+)
+
+// errorOf makes an *outlast.Error of what the library or the network says. Texts of
+// the broker name its objects, never a password.
+func errorOf(op string, err error) error {
+	var known *outlast.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	e := &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: err}
+	var reply *amqp.Error
+	if !errors.As(err, &reply) {
+		return e
+	}
+	e.Err = replyError(reply.Code, reply.Reason)
+	switch {
+	case errors.Is(err, amqp.ErrCredentials):
+		e.Code, e.Hint = outlast.CodeDenied, "check user and password; the broker ended the connection during the login"
+	case errors.Is(err, amqp.ErrSASL):
+		e.Code, e.Hint = outlast.CodeDenied, "the broker does not offer this authentication mechanism"
+	case errors.Is(err, amqp.ErrVhost):
+		e.Code, e.Hint = outlast.CodeDenied, "check that the virtual host exists and that the user may use it"
+	case reply.Code == replyAccessRefused:
+		e.Code = outlast.CodeDenied
+	case reply.Code == replyNotAllowed:
+		e.Code, e.Hint = outlast.CodeDenied, "check that the virtual host exists and that the user may use it"
+	case reply.Code == replyNotFound:
+		e.Code = outlast.CodeNotFound
+	case reply.Code == replyPrecondition:
+		e.Code = outlast.CodeConflict
+	}
+	return e
+}
+
+func replyError(code int, text string) error {
+	return fmt.Errorf("%s (reply code %d)", outlast.CleanErrorText(text), code)
+}
+
+func replyCode(err error) int {
+	var reply *amqp.Error
+	if errors.As(err, &reply) {
+		return reply.Code
+	}
+	return 0
+}
+
+// inequivalent is how RabbitMQ says that something exists in another shape:
+// inequivalent arg 'x-queue-type' for queue 'billing.0' in vhost '/': received the
+// value 'quorum' of type 'longstr' but current is none
+var inequivalent = regexp.MustCompile(`inequivalent arg '([^']*)' for (\w+) '(.*?)' in vhost '.*?': received (.*?) but current is (.*)$`)
+
+// conflictOf turns a 406 into the difference that it tells of; ok is false when the
+// text is another one.
+func conflictOf(err error) (d outlast.TopologyDifference, ok bool) {
+	var reply *amqp.Error
+	if !errors.As(err, &reply) || reply.Code != replyPrecondition {
+		return d, false
+	}
+	m := inequivalent.FindStringSubmatch(reply.Reason)
+	if m == nil {
+		return d, false
+	}
+	d = outlast.TopologyDifference{
+		Object:   fmt.Sprintf("%s %q", m[2], m[3]),
+		Property: m[1],
+		Want:     plainValue(m[4]),
+		Have:     plainValue(m[5]),
+		Hint:     conflictHint(m[2], m[1]),
+	}
+	return d, true
+}
+
+var quotedValue = regexp.MustCompile(`(?:the )?value '(.*?)'(?: of type '\w+')?`)
+
+func plainValue(s string) string {
+	if m := quotedValue.FindStringSubmatch(s); m != nil {
+		return m[1]
+	}
+	return strings.Trim(s, "' ")
+}
+
+func conflictHint(kind, property string) string {
+	if kind == "exchange" {
+		return "delete the exchange if nobody needs it in that shape, or use another one"
+	}
+	if property == "x-single-active-consumer" {
+		return "ordered or not cannot change on a queue: raise the group's generation, which gives it new queues"
+	}
+	return "a queue's arguments cannot change: drain and delete it, or raise the group's generation, which gives it new queues"
+}
+
+// declareError is errorOf for declarations: a conflict names object, argument and
+// both values.
+func declareError(op string, err error) error {
+	d, ok := conflictOf(err)
+	if !ok {
+		return errorOf(op, err)
+	}
+	return &outlast.Error{
+		Op: op, Code: outlast.CodeConflict, Hint: d.Hint,
+		Err: fmt.Errorf("%s exists with another %s: want %s, have %s", d.Object, d.Property, d.Want, d.Have),
+	}
+}
+
+func ended(op string, ctx context.Context) error {
+	return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: context.Cause(ctx)}
+}

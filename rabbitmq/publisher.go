@@ -1,0 +1,252 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/outlastmq/outlast"
+)
+
+var (
+	errBlocked = errors.New("the broker takes no messages for now (a resource alarm)")
+	errNacked  = errors.New("the broker refused the message (a full queue, or a queue without a majority)")
+	errDown    = errors.New("there is no connection to rabbitmq")
+	errStopped = errors.New("the publisher does not run")
+	errDropped = errors.New("the lane was closed before the broker's confirm")
+)
+
+// publisher is one supervised connection with lanes on it.
+type publisher struct {
+	b   *broker
+	c   outlast.PublisherConfig
+	log *slog.Logger
+
+	mu      sync.Mutex
+	running bool
+	session *session // nil when not usable
+	lanes   map[int]*lane
+	down    error // why there is no session
+
+	events   *events
+	warnedOf string // what could not be asserted, so that it is logged once
+}
+
+func newPublisher(b *broker, c outlast.PublisherConfig) *publisher {
+	if c.Results == nil {
+		c.Results = func([]outlast.Result) {}
+	}
+	if c.Link == nil {
+		c.Link = func(outlast.Link) {}
+	}
+	return &publisher{b: b, c: c, log: b.loggerOr(c.Logger), events: newEvents(c), down: errDown}
+}
+
+// Run connects, and connects again after every loss, until ctx ends; it then returns
+// nil. It returns an error only at once, for invalid settings or when it runs already.
+func (p *publisher) Run(ctx context.Context) error {
+	if p.b.invalid != nil {
+		return p.b.invalid
+	}
+	if err := p.start(); err != nil {
+		return err
+	}
+	reported := make(chan struct{})
+	go func() {
+		defer close(reported)
+		p.events.run()
+	}()
+	pause := backoff{limit: p.b.maxBackoff}
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := p.once(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		pause.lived(time.Since(began))
+		p.link(outlast.LinkDown, err.Error())
+		wait(ctx, pause.next())
+	}
+	p.link(outlast.LinkDown, "stopped")
+	p.mu.Lock()
+	p.running, p.down = false, errStopped
+	p.mu.Unlock()
+	p.events.stop()
+	<-reported
+	return nil
+}
+
+func (p *publisher) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running {
+		return &outlast.Error{Op: "run publisher", Code: outlast.CodeInvalid, Err: errors.New("it runs already")}
+	}
+	p.running, p.down = true, errDown
+	p.events.begin()
+	return nil
+}
+
+// once is one session: from the connect to its end, whose reason it returns.
+func (p *publisher) once(ctx context.Context) error {
+	s, err := p.b.dial(ctx, "publisher", p.log)
+	if err != nil {
+		return err
+	}
+	p.assertExchanges(s)
+	p.begin(s)
+	select {
+	case <-s.dead:
+		err = s.why()
+	case <-ctx.Done():
+		err = ended("publish", ctx)
+	}
+	p.end(err, ctx.Err() != nil)
+	s.close()
+	return err
+}
+
+// assertExchanges declares the conventional exchanges. A service may lack the right,
+// and then they are there or the messages will tell.
+func (p *publisher) assertExchanges(s *session) {
+	for _, name := range []string{outlast.EventExchange, outlast.CommandExchange} {
+		err := s.ensureExchange(name)
+		if err != nil && s.alive() && p.warnedOf != err.Error() {
+			p.warnedOf = err.Error()
+			p.log.Warn("an exchange could not be asserted", "exchange", name, "error", err)
+		}
+	}
+}
+
+func (p *publisher) begin(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.session, p.lanes = s, map[int]*lane{}
+	p.linkLocked(outlast.LinkUp, "")
+	s.mu.Lock()
+	s.onBlocked = p.blocked
+	s.mu.Unlock()
+}
+
+// end resolves everything that was on the session.
+func (p *publisher) end(err error, stopped bool) {
+	p.mu.Lock()
+	lanes := p.lanes
+	p.session, p.lanes, p.down = nil, nil, err
+	p.mu.Unlock()
+	unwritten := outlast.OutcomeNotSent
+	if stopped {
+		unwritten = outlast.OutcomeUnknown
+	}
+	for _, l := range lanes {
+		l.end(unwritten, &outlast.Error{Op: "publish", Code: outlast.CodeUnknown, Err: err})
+	}
+}
+
+func (p *publisher) blocked(blocked bool, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.session == nil {
+		return
+	}
+	if !blocked {
+		p.linkLocked(outlast.LinkUp, "")
+		return
+	}
+	p.linkLocked(outlast.LinkBlocked, reason)
+}
+
+func (p *publisher) link(state outlast.LinkState, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.linkLocked(state, reason)
+}
+
+// linkLocked reports and logs a change.
+func (p *publisher) linkLocked(state outlast.LinkState, reason string) {
+	if !p.events.link(outlast.Link{State: state, Since: time.Now(), Reason: reason}) {
+		return
+	}
+	switch {
+	case state == outlast.LinkUp:
+		p.log.Info("publishing to rabbitmq", "address", p.b.Address())
+	case reason != "stopped":
+		p.log.Warn("not publishing to rabbitmq", "state", string(state), "reason", reason)
+	}
+}
+
+// Send queues messages on a lane; the lane's goroutine writes them. It never blocks.
+func (p *publisher) Send(number int, ps []*outlast.Publishing) {
+	if len(ps) == 0 {
+		return
+	}
+	p.mu.Lock()
+	s, why := p.session, p.down
+	if s != nil && s.wire.blocked.Load() {
+		s, why = nil, errBlocked
+	}
+	if s == nil {
+		p.mu.Unlock()
+		p.events.report(results(ps, outlast.OutcomeNotSent,
+			&outlast.Error{Op: "publish", Code: outlast.CodeUnavailable, Err: why}))
+		return
+	}
+	defer p.mu.Unlock()
+	l := p.lanes[number]
+	if l == nil {
+		l = newLane(s, p.events.report)
+		p.lanes[number] = l
+		s.tasks.Go(l.run)
+	}
+	l.send(ps)
+}
+
+// Drop closes a lane. The next Send on its number opens a new channel.
+func (p *publisher) Drop(number int) {
+	p.mu.Lock()
+	l := p.lanes[number]
+	delete(p.lanes, number)
+	p.mu.Unlock()
+	if l != nil {
+		l.end(outlast.OutcomeUnknown, &outlast.Error{Op: "publish", Code: outlast.CodeUnknown, Err: errDropped})
+	}
+}
+
+// ensureExchange asserts a durable topic exchange. One of the user's own is only
+// made when it is missing, since it may be of another type.
+func (s *session) ensureExchange(name string) error {
+	op := "declare exchange " + strconv.Quote(name)
+	passive := func() error {
+		return s.aside(op, func(ch *amqp.Channel) error {
+			return ch.ExchangeDeclarePassive(name, "topic", true, false, false, false, nil)
+		})
+	}
+	conventional := name == outlast.EventExchange || name == outlast.CommandExchange
+	if !conventional {
+		if err := passive(); err == nil || replyCode(err) != replyNotFound {
+			return declareError(op, err)
+		}
+	}
+	err := s.aside(op, func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclare(name, "topic", true, false, false, false, nil)
+	})
+	if conventional && replyCode(err) == replyAccessRefused && passive() == nil {
+		return nil // it is there
+	}
+	return declareError(op, err)
+}
+
+// wait ends early with ctx.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,246 @@
+package rabbitmq
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/outlastmq/outlast"
+)
+
+var (
+	errCancelled = errors.New("the broker ended the subscription (the queue was deleted, or its leader was lost)")
+	errClosed    = errors.New("the broker closed the channel")
+)
+
+// subscriber is one supervised subscription, each time on a channel of its own.
+type subscriber struct {
+	b   *broker
+	c   outlast.SubscriberConfig
+	log *slog.Logger
+
+	last     outlast.Link
+	asserted string // the last failure of a later assertion, so that it is logged once
+}
+
+// Run subscribes, and again after every loss, until ctx ends; it then returns nil
+// with the channel closed. It returns an error only at once, for invalid settings.
+func (s *subscriber) Run(ctx context.Context) error {
+	if err := s.validate(); err != nil {
+		return err
+	}
+	s.last = outlast.Link{State: outlast.LinkDown}
+	s.b.consume.join()
+	defer s.b.consume.leave()
+	pause := backoff{limit: s.b.maxBackoff}
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := s.once(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		s.link(outlast.LinkDown, err.Error())
+		pause.lived(time.Since(began))
+		wait(ctx, pause.next())
+	}
+	s.link(outlast.LinkDown, "stopped")
+	return nil
+}
+
+func (s *subscriber) validate() error {
+	if s.b.invalid != nil {
+		return s.b.invalid
+	}
+	var bad problems
+	if s.c.Prefetch < 1 || s.c.Prefetch > 65535 {
+		bad.add("SubscriberConfig.Prefetch", "1..65535", fmt.Sprint(s.c.Prefetch))
+	}
+	if s.c.Deliver == nil {
+		bad.add("SubscriberConfig.Deliver", "set", "nil")
+	}
+	if s.c.Foreign == nil && (s.c.Partition < 0 || s.c.Partition >= max(1, s.c.Group.Partitions)) {
+		bad.add("SubscriberConfig.Partition", fmt.Sprintf("0..%d", max(1, s.c.Group.Partitions)-1), fmt.Sprint(s.c.Partition))
+	}
+	if len(s.queue()) > 255 {
+		bad.add("queue name", "at most 255 bytes", fmt.Sprintf("%d bytes", len(s.queue())))
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return &outlast.Error{Op: "subscribe", Code: outlast.CodeInvalid, Fields: bad}
+}
+
+func (s *subscriber) queue() string {
+	if s.c.Foreign != nil {
+		return s.c.Foreign.Queue
+	}
+	return s.c.Group.Queue(s.c.Partition)
+}
+
+func (s *subscriber) declares() bool { return s.c.Declare && s.c.Foreign == nil }
+
+// link reports and logs a change.
+func (s *subscriber) link(state outlast.LinkState, reason string) {
+	if state == s.last.State && reason == s.last.Reason {
+		return
+	}
+	now := outlast.Link{State: state, Since: time.Now(), Reason: reason}
+	if state == s.last.State {
+		now.Since = s.last.Since
+	}
+	s.last = now
+	switch {
+	case state == outlast.LinkUp:
+		s.log.Info("subscribed to rabbitmq", "queue", s.queue())
+	case reason != "stopped":
+		s.log.Warn("not subscribed to rabbitmq", "queue", s.queue(), "reason", reason)
+	}
+	if s.c.Link != nil {
+		s.c.Link(now)
+	}
+}
+
+// once is one subscription: it returns why it ended.
+func (s *subscriber) once(ctx context.Context) error {
+	session, err := s.b.consume.get(ctx, s.log)
+	if err != nil {
+		return err
+	}
+	if s.declares() {
+		if err := session.assertQueue(s.c.Group, s.c.Partition); err != nil {
+			return err
+		}
+	}
+	sub, err := s.subscribe(session)
+	if err != nil {
+		return errorOf("subscribe to queue "+fmt.Sprintf("%q", s.queue()), err)
+	}
+	defer sub.end()
+	s.link(outlast.LinkUp, "")
+	return s.receive(ctx, session, sub)
+}
+
+// subscription is one channel with one consumer. Deliveries can be acknowledged on
+// it until it ends.
+type subscription struct {
+	session    *session
+	ch         *amqp.Channel
+	deliveries <-chan amqp.Delivery
+	closed     chan *amqp.Error
+	stale      func()
+
+	// alive is held for reading during an acknowledgement: none is on its way any
+	// more when end returns, so that it can never meet another channel's tags.
+	alive sync.RWMutex
+	over  bool
+}
+
+func (s *subscriber) subscribe(session *session) (*subscription, error) {
+	ch, _, err := session.channel()
+	if err != nil {
+		return nil, err
+	}
+	sub := &subscription{session: session, ch: ch, stale: func() { s.b.staleAcks.Add(1) }}
+	sub.closed = ch.NotifyClose(make(chan *amqp.Error, 1))
+	err = session.call("subscribe", func() (err error) {
+		if err = ch.Qos(s.c.Prefetch, 0, false); err != nil {
+			return err
+		}
+		sub.deliveries, err = ch.Consume(s.queue(), "outlast-"+rand.Text(), false, false, false, false, nil)
+		return err
+	})
+	if err != nil {
+		sub.end()
+		return nil, err
+	}
+	return sub, nil
+}
+
+// end closes the channel, by which the broker takes back what was not acknowledged,
+// in order. A basic.cancel with work in hand would let the next consumer overtake it.
+func (sub *subscription) end() {
+	sub.alive.Lock()
+	sub.over = true
+	sub.alive.Unlock()
+	_ = sub.session.call("close a channel", sub.ch.Close) // already closed, or it ends with the session
+}
+
+// ack does nothing once the subscription has ended: the broker delivers again then,
+// and the tag would belong to another message.
+func (sub *subscription) ack(tag uint64) {
+	sub.alive.RLock()
+	defer sub.alive.RUnlock()
+	if sub.over || sub.ch.Ack(tag, false) != nil {
+		sub.stale()
+	}
+}
+
+func (s *subscriber) receive(ctx context.Context, session *session, sub *subscription) error {
+	again := time.NewTimer(reassertPause())
+	defer again.Stop()
+	for {
+		select {
+		case d, ok := <-sub.deliveries:
+			if !ok {
+				return s.ending(session, sub)
+			}
+			s.deliver(sub, d)
+		case <-again.C:
+			s.reassert(session)
+			again.Reset(reassertPause())
+		case <-ctx.Done():
+			return ended("subscribe", ctx)
+		}
+	}
+}
+
+func (s *subscriber) deliver(sub *subscription, d amqp.Delivery) {
+	m, problem := decode(&d, s.c.Foreign)
+	tag := d.DeliveryTag
+	delivery := outlast.NewDelivery(m, s.queue(), d.Redelivered, func() { sub.ack(tag) })
+	delivery.Problem = problem
+	s.c.Deliver(delivery)
+}
+
+// ending finds out why no more deliveries come.
+func (s *subscriber) ending(session *session, sub *subscription) error {
+	op := fmt.Sprintf("subscription to queue %q", s.queue())
+	select {
+	case err, ok := <-sub.closed:
+		if ok {
+			return errorOf(op, err)
+		}
+		if !session.alive() {
+			return session.why()
+		}
+		return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: errClosed}
+	default:
+		return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: errCancelled}
+	}
+}
+
+// reassert heals bindings that were removed while the subscription went on.
+func (s *subscriber) reassert(session *session) {
+	if !s.declares() {
+		return
+	}
+	text := ""
+	if err := session.assertQueue(s.c.Group, s.c.Partition); err != nil {
+		text = err.Error()
+	}
+	if text != s.asserted && text != "" && session.alive() {
+		s.log.Warn("a queue and its bindings could not be asserted", "queue", s.queue(), "error", text)
+	}
+	s.asserted = text
+}
+
+func reassertPause() time.Duration {
+	return reassertEvery/2 + mathrand.N(reassertEvery)
+}

@@ -1,0 +1,191 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/outlastmq/outlast"
+)
+
+// topology uses a short connection of its own for every call.
+type topology struct{ b *broker }
+
+var _ outlast.TopologyBroker = (*topology)(nil)
+
+// with connects, runs f, and closes. The end of ctx ends the connection.
+func (t *topology) with(ctx context.Context, f func(*session) error) error {
+	s, err := t.b.dial(ctx, "topology", t.b.logger)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	stop := context.AfterFunc(ctx, func() { s.wire.abort(context.Cause(ctx)) })
+	defer stop()
+	return f(s)
+}
+
+// Check compares exchanges and queues with what the broker has. AMQP cannot list
+// bindings, so that they are not part of it: each subscription asserts its own.
+// Arguments are compared by declaring what exists again with ours, which changes
+// nothing and needs the configure right. Of several differing arguments of one
+// queue the broker names one.
+func (t *topology) Check(ctx context.Context, want outlast.Topology) ([]outlast.TopologyDifference, error) {
+	var all []outlast.TopologyDifference
+	err := t.with(ctx, func(s *session) error {
+		for _, e := range want.Exchanges {
+			if err := s.compare(&all, exchangeObject(e.Name)); err != nil {
+				return err
+			}
+		}
+		for _, g := range want.Groups {
+			for i := range max(1, g.Partitions) {
+				if err := s.compare(&all, queueObject(g, i)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+// object is something that can be looked for and declared.
+type object struct {
+	name    string // `queue "billing.0"`
+	kind    string
+	passive func(*amqp.Channel) error
+	active  func(*amqp.Channel) error
+}
+
+func exchangeObject(name string) object {
+	return object{
+		name: fmt.Sprintf("exchange %q", name), kind: "durable topic exchange",
+		passive: func(ch *amqp.Channel) error {
+			return ch.ExchangeDeclarePassive(name, "topic", true, false, false, false, nil)
+		},
+		active: func(ch *amqp.Channel) error {
+			return ch.ExchangeDeclare(name, "topic", true, false, false, false, nil)
+		},
+	}
+}
+
+func queueObject(g outlast.GroupTopology, partition int) object {
+	name := g.Queue(partition)
+	return object{
+		name: fmt.Sprintf("queue %q", name), kind: "quorum queue",
+		passive: func(ch *amqp.Channel) error {
+			_, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+			return err
+		},
+		active: func(ch *amqp.Channel) error {
+			_, err := ch.QueueDeclare(name, true, false, false, false, queueArguments(g))
+			return err
+		},
+	}
+}
+
+// compare never creates: what is missing is found out first.
+func (s *session) compare(all *[]outlast.TopologyDifference, o object) error {
+	op := "check " + o.name
+	err := s.aside(op, o.passive)
+	if replyCode(err) == replyNotFound {
+		*all = append(*all, outlast.TopologyDifference{Object: o.name, Want: o.kind, Have: "nothing", Hint: "outlast topology apply"})
+		return nil
+	}
+	if err != nil {
+		return errorOf(op, err)
+	}
+	err = s.aside(op, o.active)
+	if d, ok := conflictOf(err); ok {
+		*all = append(*all, d)
+		return nil
+	}
+	return errorOf(op, err)
+}
+
+// Apply declares exchanges, queues and bindings. It goes on after a failure and
+// returns all of them.
+func (t *topology) Apply(ctx context.Context, want outlast.Topology) error {
+	return t.with(ctx, func(s *session) error {
+		var errs []error
+		for _, e := range want.Exchanges {
+			errs = append(errs, s.ensureExchange(e.Name))
+		}
+		for _, g := range want.Groups {
+			for i := range max(1, g.Partitions) {
+				errs = append(errs, s.assertQueue(g, i))
+			}
+		}
+		return joined("apply the topology", errs)
+	})
+}
+
+// joined keeps the code of the first error.
+func joined(op string, errs []error) error {
+	var real []error
+	for _, err := range errs {
+		if err != nil {
+			real = append(real, err)
+		}
+	}
+	switch len(real) {
+	case 0:
+		return nil
+	case 1:
+		return real[0]
+	}
+	return &outlast.Error{Op: op, Code: outlast.CodeOf(real[0]), Err: errors.Join(real...)}
+}
+
+// Depth returns the messages that are ready; those with consumers are not counted.
+func (t *topology) Depth(ctx context.Context, queue string) (outlast.QueueDepth, error) {
+	depth := outlast.QueueDepth{Queue: queue}
+	op := fmt.Sprintf("look at queue %q", queue)
+	err := t.with(ctx, func(s *session) error {
+		return errorOf(op, s.aside(op, func(ch *amqp.Channel) error {
+			q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+			depth.Messages, depth.Consumers = q.Messages, q.Consumers
+			return err
+		}))
+	})
+	return depth, err
+}
+
+// Peek gets messages and gives them back by closing the channel. It is not without
+// a trace: they are marked as redelivered, and while it looks, the queue's consumers
+// get what is behind them. A quorum queue puts them back to the front, in order.
+// From an ordered queue (single active consumer) RabbitMQ gives nothing in this way,
+// and Peek returns CodeRefused.
+func (t *topology) Peek(ctx context.Context, queue string, n int) ([]*outlast.Delivery, error) {
+	var found []*outlast.Delivery
+	op := fmt.Sprintf("peek into queue %q", queue)
+	err := t.with(ctx, func(s *session) error {
+		return peekError(op, s.aside(op, func(ch *amqp.Channel) error {
+			for range n {
+				d, ok, err := ch.Get(queue, false)
+				if err != nil || !ok {
+					return err
+				}
+				m, problem := decode(&d, nil)
+				delivery := outlast.NewDelivery(m, queue, d.Redelivered, func() {})
+				delivery.Problem = problem
+				found = append(found, delivery)
+			}
+			return nil
+		}))
+	})
+	return found, err
+}
+
+func peekError(op string, err error) error {
+	if replyCode(err) == 540 || replyCode(err) == 405 {
+		return &outlast.Error{
+			Op: op, Code: outlast.CodeRefused, Err: errorOf(op, err).(*outlast.Error).Err,
+			Hint: "an ordered queue shows its messages to its consumer alone",
+		}
+	}
+	return errorOf(op, err)
+}
