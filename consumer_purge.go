@@ -1,0 +1,71 @@
+package outlast
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	purgeEvery  = 45 * time.Second
+	purgeRows   = 1000
+	purgeRounds = 20 // per source and turn, so that a backlog is worked off in pieces
+	maxSources  = 1000
+)
+
+// purger knows what the inbox may forget: what each producer has settled, by the
+// newest word of it that a message brought.
+type purger struct {
+	mu     sync.Mutex
+	before map[string]time.Time
+}
+
+func (p *purger) saw(m *Message) {
+	if m.SettledBefore.IsZero() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was, known := p.before[m.Source]
+	if !known && len(p.before) >= maxSources {
+		return // its rows are purged by an instance or a run that knows it
+	}
+	if m.SettledBefore.After(was) {
+		p.before[m.Source] = m.SettledBefore
+	}
+}
+
+func (p *purger) requests(group string, age time.Duration) []PurgeRequest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]PurgeRequest, 0, len(p.before))
+	for source, t := range p.before {
+		list = append(list, PurgeRequest{Group: group, Source: source, SettledBefore: t, Age: age, Limit: purgeRows})
+	}
+	return list
+}
+
+// purgeLoop has the inbox forget, rarely and in small pieces.
+func (r *consumerRun) purgeLoop(ctx context.Context) {
+	for sleep(ctx, purgeEvery/2+jitter(purgeEvery), nil) {
+		for _, req := range r.purge.requests(r.c.conf.Group, r.c.conf.DedupWindow) {
+			if err := r.purgeSource(ctx, req); err != nil && ctx.Err() == nil {
+				r.c.log.Warn("purge the inbox: trying again later", "source", req.Source, "error", err)
+				break
+			}
+		}
+	}
+}
+
+func (r *consumerRun) purgeSource(ctx context.Context, req PurgeRequest) error {
+	for range purgeRounds {
+		n, err := r.c.inbox.Purge(ctx, req)
+		if err != nil || n < req.Limit {
+			return err
+		}
+		if !sleep(ctx, 50*time.Millisecond, nil) {
+			return nil
+		}
+	}
+	return nil
+}

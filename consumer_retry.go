@@ -1,0 +1,203 @@
+package outlast
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	retryIdleFirst = time.Second // between two looks when nothing is due
+	retryIdle      = 2 * time.Second
+	retrySpin      = 20 * time.Millisecond // when something is due and nobody can have it
+)
+
+// retryLoop tries waiting messages again when they are due. The table is the
+// truth: it is looked at when something comes due, and every two seconds besides.
+type retryLoop struct {
+	r     *consumerRun
+	slots chan struct{} // one for each retry that runs
+	runs  sync.WaitGroup
+	poke  chan struct{}
+
+	mu   sync.Mutex
+	next time.Time // this process knows of something due then; zero: of nothing
+
+	kept map[messageID]keptFate // guarded by mu
+
+	// What follows belongs to the loop's goroutine. The suspect that the inbox knows
+	// to be about to run, and whether it was so too often:
+	counted messageID
+	kills   bool
+	// Looks in a row that found something due and locked, nothing due, an error:
+	spins, empty, errors int
+}
+
+// claimed is a waiting message in its transaction.
+type claimed struct {
+	tx    RetryTx
+	w     *Waiting
+	h     *boundHandler
+	kills bool // too many processes died with it in hand
+}
+
+func newRetryLoop(r *consumerRun) *retryLoop {
+	return &retryLoop{r: r, slots: make(chan struct{}, r.c.conf.Workers), poke: make(chan struct{}, 1), kept: map[messageID]keptFate{}}
+}
+
+// due tells the loop that a message comes due after d.
+func (l *retryLoop) due(d time.Duration) {
+	at := time.Now().Add(d)
+	l.mu.Lock()
+	sooner := l.next.IsZero() || at.Before(l.next)
+	if sooner {
+		l.next = at
+	}
+	l.mu.Unlock()
+	if !sooner {
+		return
+	}
+	select {
+	case l.poke <- struct{}{}:
+	default:
+	}
+}
+
+// run claims until stop ends, and returns when the retries that it started have.
+func (l *retryLoop) run(stop, work context.Context) {
+	defer l.runs.Wait()
+	for stop.Err() == nil {
+		l.sleep(stop, l.claim(stop, work))
+	}
+}
+
+// claim takes one due message, starts its run, and returns how long to wait before
+// the next look.
+func (l *retryLoop) claim(stop, work context.Context) time.Duration {
+	if l.r.paused.Load() {
+		return retryIdle
+	}
+	select {
+	case l.slots <- struct{}{}:
+	case <-stop.Done():
+		return 0
+	}
+	alone := l.r.peers.newlyDead()
+	if !l.r.gate.enter(alone, func() bool { return stop.Err() != nil }) {
+		<-l.slots
+		return 0
+	}
+	cl, next, err := l.begin(work, alone)
+	if cl != nil {
+		l.spins, l.empty, l.errors = 0, 0, 0
+		l.runs.Go(func() {
+			defer l.finish()
+			l.retry(work, cl)
+		})
+		return 0
+	}
+	<-l.slots
+	l.r.gate.leave()
+	return l.pause(next, err)
+}
+
+func (l *retryLoop) finish() {
+	l.r.gate.leave()
+	<-l.slots
+	l.due(0) // the next message of its key may be due
+}
+
+// begin locks a due message whose handler may start now. Without one it returns
+// the time until the next is due.
+func (l *retryLoop) begin(ctx context.Context, alone bool) (*claimed, time.Duration, error) {
+	types := l.r.openTypes()
+	if len(types) == 0 {
+		return nil, 0, nil
+	}
+	tx, next, err := l.r.c.inbox.BeginRetry(ctx, l.r.c.conf.Group, types)
+	if err != nil || tx == nil {
+		return nil, next, err
+	}
+	cl := &claimed{tx: tx, w: tx.Waiting(), kills: l.kills}
+	if id := (messageID{cl.w.Message.Source, cl.w.Message.ID}); alone && id != l.counted {
+		tx.Rollback() // the count is a transaction of its own
+		return nil, 0, l.count(ctx, id)
+	}
+	l.counted, l.kills = messageID{}, false
+	cl.h = l.r.c.handlers[cl.w.Message.Type]
+	if cl.h == nil || !l.r.queue.reserve(cl.h) {
+		tx.Rollback()
+		return nil, 0, nil
+	}
+	return cl, 0, nil
+}
+
+// count has the inbox know that a retry is about to run shortly after a process
+// died, perhaps with this very message in hand.
+func (l *retryLoop) count(ctx context.Context, id messageID) error {
+	n, err := l.r.c.inbox.Suspect(ctx, l.r.c.conf.Group, id.source, id.id)
+	if err == nil {
+		l.counted, l.kills = id, n >= killsProcess
+	}
+	return err
+}
+
+// pause is the time until the next look when nothing was found.
+func (l *retryLoop) pause(next time.Duration, err error) time.Duration {
+	l.r.c.noteStore(err)
+	if err != nil {
+		l.errors++
+		return jitter(doubling(holdFirst, holdLongest, l.errors))
+	}
+	l.errors = 0
+	l.empty++
+	idle := doubling(retryIdleFirst, retryIdle, l.empty-1)
+	switch {
+	case next < 0:
+		return idle
+	case next < retrySpin: // due, but locked by somebody or limited
+		l.spins++
+		return doubling(retrySpin, retryIdleFirst, l.spins-1)
+	default:
+		l.spins = 0
+		return min(next, idle)
+	}
+}
+
+// sleep waits for d, or until something is due that this process knows of.
+func (l *retryLoop) sleep(ctx context.Context, d time.Duration) {
+	until := time.Now().Add(d)
+	for {
+		l.mu.Lock()
+		now := time.Now()
+		if !l.next.IsZero() && !l.next.After(now) {
+			l.next = time.Time{}
+			until = now
+		}
+		at := earliest(until, l.next)
+		l.mu.Unlock()
+		if !at.After(now) {
+			return
+		}
+		timer := time.NewTimer(at.Sub(now))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-l.poke:
+			timer.Stop()
+		}
+	}
+}
+
+// openTypes are the types of which a message could start now.
+func (r *consumerRun) openTypes() []string {
+	types := make([]string, 0, len(r.c.types))
+	for _, typ := range r.c.types {
+		if r.queue.open(r.c.handlers[typ]) {
+			types = append(types, typ)
+		}
+	}
+	return types
+}

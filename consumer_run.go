@@ -1,0 +1,251 @@
+package outlast
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// consumerRun is one Run of a consumer.
+type consumerRun struct {
+	c *Consumer
+	// stop ends when nothing new may start; work when what was started is cut.
+	stop context.Context
+	work context.Context
+	cut  context.CancelCauseFunc
+
+	queue   *workQueue
+	gate    *gate
+	batch   *batchSize
+	peers   *peers
+	purge   *purger
+	retries *retryLoop
+	subs    *subscriptions
+	leased  bool // queues are shared by leases
+	paused  atomic.Bool
+
+	leaseEnds time.Time // by this process's clock, early rather than late
+}
+
+// farewell bounds each call by which a consumer says that it is leaving.
+const farewell = 2 * time.Second
+
+func newConsumerRun(c *Consumer, ctx context.Context) *consumerRun {
+	r := &consumerRun{
+		c: c, stop: ctx,
+		queue:  newWorkQueue(),
+		batch:  &batchSize{now: c.conf.Batch, max: c.conf.Batch},
+		peers:  newPeers(3 * c.conf.HeartbeatInterval),
+		purge:  &purger{before: map[string]time.Time{}},
+		leased: c.ordered,
+	}
+	r.work, r.cut = context.WithCancelCause(context.WithoutCancel(ctx))
+	r.gate = newGate(func(slow bool) {
+		c.updateStatus(func(h *ConsumerHealth) { h.Slow = slow })
+		if slow {
+			c.log.Warn("handlers say that something outside is down: one probe at a time")
+		} else {
+			c.log.Info("a handler succeeded again: back to full speed")
+		}
+	})
+	r.retries = newRetryLoop(r)
+	r.subs = &subscriptions{r: r, bySub: map[int]*subscription{}}
+	for _, h := range c.handlers {
+		if h.limit != nil {
+			h.limit.reset()
+		}
+	}
+	return r
+}
+
+// prepare waits until the database can be asked whether this consumer may work on
+// it, and learns of the other instances before anything is delivered.
+func (r *consumerRun) prepare() error {
+	if v, ok := r.c.conf.Broker.(interface{ Validate() error }); ok {
+		if err := v.Validate(); err != nil {
+			return err
+		}
+	}
+	for n := 0; ; n++ {
+		err := r.c.conf.Store.Check(r.stop)
+		if err == nil {
+			err = r.beat(r.stop)
+		}
+		r.c.noteStore(err)
+		if err == nil || !Retryable(err) {
+			return err
+		}
+		if !sleep(r.stop, jitter(doubling(holdFirst, holdLongest, n)), nil) {
+			return r.stop.Err()
+		}
+	}
+}
+
+func (r *consumerRun) run() {
+	var loops sync.WaitGroup
+	for range r.c.conf.Workers {
+		loops.Go(r.worker)
+	}
+	loops.Go(func() { r.retries.run(r.stop, r.work) })
+	loops.Go(func() { r.purgeLoop(r.stop) })
+	r.keep(r.stop)
+
+	// Drain, grace, cut.
+	grace := time.AfterFunc(max(r.c.conf.Grace, 0), func() { r.cut(errGrace) })
+	beats, stopBeats := context.WithCancel(r.work)
+	var beating sync.WaitGroup
+	beating.Go(func() { r.stayAlive(beats) })
+	r.gate.close()
+	r.queue.close()
+	r.subs.endAll()
+	loops.Wait()
+	stopBeats()
+	beating.Wait()
+	grace.Stop()
+	r.leave()
+}
+
+// worker settles tasks until the queue is closed.
+func (r *consumerRun) worker() {
+	for {
+		ts := r.queue.take(r.batch.get())
+		if ts == nil {
+			return
+		}
+		first := ts[0]
+		if r.gate.enter(first.suspect, func() bool { return r.queue.void(first) }) {
+			r.settleAll(r.work, slices.DeleteFunc(slices.Clone(ts), r.queue.void))
+			r.gate.leave()
+		}
+		r.queue.done(ts)
+	}
+}
+
+// keep looks after the group's state until ctx ends.
+func (r *consumerRun) keep(ctx context.Context) {
+	for {
+		if !sleep(ctx, r.c.conf.HeartbeatInterval/2, nil) {
+			return
+		}
+		if err := r.beat(ctx); err != nil && ctx.Err() == nil {
+			r.c.noteStore(err)
+		}
+	}
+}
+
+// beat gives a sign of life and follows what the database says: which instances
+// there are, whether the group is paused, which queues are this instance's.
+func (r *consumerRun) beat(ctx context.Context) error {
+	err := r.follow(ctx)
+	if err != nil && r.leased && time.Now().After(r.leaseEnds) {
+		r.subs.want(nil) // somebody else may have the queues now
+	}
+	return err
+}
+
+func (r *consumerRun) follow(ctx context.Context) error {
+	inbox, group := r.c.inbox, r.c.conf.Group
+	others, err := inbox.Alive(ctx, group, r.c.conf.Instance)
+	if err != nil {
+		return err
+	}
+	r.peers.look(others)
+	for _, name := range r.peers.forgotten() {
+		if err := inbox.Leave(ctx, group, name); err != nil {
+			return err
+		}
+	}
+	paused, err := inbox.Paused(ctx, group)
+	if err != nil {
+		return err
+	}
+	if r.notePaused(paused); paused {
+		r.subs.want(nil)
+		return nil
+	}
+	if !r.leased {
+		r.subs.want(allSlots(r.c.slots()))
+		return nil
+	}
+	return r.share(ctx)
+}
+
+func (r *consumerRun) notePaused(paused bool) {
+	if r.paused.Swap(paused) == paused {
+		return
+	}
+	r.c.updateStatus(func(h *ConsumerHealth) { h.Paused = paused })
+	if paused {
+		r.c.log.Info("the group is paused")
+	} else {
+		r.c.log.Info("the group is not paused any more")
+		r.retries.due(0)
+	}
+}
+
+func allSlots(n int) []Lease {
+	leases := make([]Lease, n)
+	for i := range leases {
+		leases[i].Slot = i
+	}
+	return leases
+}
+
+// share renews the leases and serves the queues that this instance holds, giving
+// up what is above its share.
+func (r *consumerRun) share(ctx context.Context) error {
+	asked := time.Now()
+	grant, err := r.c.conf.Store.Leases().Lease(ctx, LeaseRequest{
+		Scope: r.c.scope(), Owner: r.c.conf.Instance, TTL: r.c.conf.LeaseTTL, Total: r.c.slots(),
+	})
+	if err != nil {
+		return err
+	}
+	r.leaseEnds = asked.Add(r.c.conf.LeaseTTL * 9 / 10)
+	held := slices.Clone(grant.Held)
+	slices.SortFunc(held, func(a, b Lease) int { return a.Slot - b.Slot })
+	r.subs.want(held[:min(len(held), grant.Share)])
+	r.noteShare(len(held), grant.Owners)
+	return nil
+}
+
+func (r *consumerRun) noteShare(held, owners int) {
+	serving := r.subs.slots()
+	r.c.updateStatus(func(h *ConsumerHealth) {
+		for slot := range h.Subscriptions {
+			h.Subscriptions[slot].Standby = !serving[slot]
+		}
+	})
+	eachHook(&r.c.hooks, func(h HookLeases) { h.OnLeases(r.c.scope(), r.c.conf.Instance, held, owners) })
+}
+
+// stayAlive renews the instance's record and its leases while it drains, so that
+// nobody takes a queue whose messages are still in hand.
+func (r *consumerRun) stayAlive(ctx context.Context) {
+	for sleep(ctx, r.c.conf.HeartbeatInterval/2, nil) {
+		_, err := r.c.inbox.Alive(ctx, r.c.conf.Group, r.c.conf.Instance)
+		if err == nil && r.leased && len(r.subs.slots()) > 0 {
+			_, err = r.c.conf.Store.Leases().Lease(ctx, LeaseRequest{
+				Scope: r.c.scope(), Owner: r.c.conf.Instance, TTL: r.c.conf.LeaseTTL, Total: r.c.slots(),
+			})
+		}
+		if ctx.Err() == nil {
+			r.c.noteStore(err)
+		}
+	}
+}
+
+// leave ends the instance's record and leases after a clean shutdown.
+func (r *consumerRun) leave() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.stop), farewell)
+	defer cancel()
+	err := r.c.inbox.Leave(ctx, r.c.conf.Group, r.c.conf.Instance)
+	if err == nil && r.leased {
+		err = r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, nil)
+	}
+	if err != nil {
+		r.c.log.Warn("say that this instance has left: its redelivered messages may run alone once", "error", err)
+	}
+}

@@ -1,0 +1,240 @@
+package outlast
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// errAgain says that a step has learnt something and the next one can use it at once.
+var errAgain = errors.New("again")
+
+// errBusy marks trouble of the database that a repeat by itself may end, such as
+// a deadlock: the database is not out.
+var errBusy = errors.New("the transaction could not be completed")
+
+const (
+	holdFirst   = 50 * time.Millisecond
+	holdLongest = 5 * time.Second
+	// transientTries is how often the database may fail a handler before its message
+	// waits among the retries, where it blocks no worker.
+	transientTries = 3
+)
+
+// settleOne brings a task to its end: acknowledged when the inbox has committed
+// what became of it, or dropped when it will be delivered again anyway. While the
+// database is out it holds the task, and with it the key.
+func (r *consumerRun) settleOne(ctx context.Context, t *task) {
+	for n := 0; ; {
+		err := r.step(ctx, t)
+		switch {
+		case err == nil:
+			r.c.noteStore(nil)
+			return
+		case errors.Is(err, errAgain):
+			continue
+		case ctx.Err() != nil:
+			return // cut: no attempt, and the delivery goes back
+		}
+		if !errors.Is(err, errBusy) {
+			r.c.noteStore(err)
+		}
+		if !sleep(ctx, jitter(doubling(holdFirst, holdLongest, n)), t.sub.leaving) || r.queue.void(t) {
+			return
+		}
+		n++
+	}
+}
+
+// step takes a task one transaction further. Nil means that it is settled; an
+// error, that the database gave trouble and the same step must be taken again.
+func (r *consumerRun) step(ctx context.Context, t *task) error {
+	tx, err := r.c.inbox.Begin(ctx, r.c.conf.Group, []Mark{t.mark})
+	if err != nil {
+		return err
+	}
+	switch seen := tx.States()[0]; seen {
+	case SeenNew, SeenBehind:
+		return r.first(ctx, tx, t, seen == SeenBehind)
+	case SeenConflict:
+		tx.Rollback()
+		if t.unfit != nil { // the same derived name, other content: it is buried already
+			r.finish(t, HandledDuplicate, nil)
+			return nil
+		}
+		t.bury("conflict-", &unfit{DeadConflict, "another message with the id " + quoted(t.m.ID) + " of " + quoted(t.m.Source) + " has other content"})
+		return errAgain
+	default:
+		tx.Rollback()
+		r.finishKnown(t, seen)
+		return nil
+	}
+}
+
+// finishKnown acknowledges a message that the inbox knows. When a commit was in
+// doubt, it has happened.
+func (r *consumerRun) finishKnown(t *task, seen Seen) {
+	switch {
+	case t.unsure && t.fate != nil && seen != SeenHandled:
+		r.finish(t, t.fate.result, t.fate.err)
+	case t.unsure && t.fate == nil && seen == SeenHandled:
+		r.finish(t, HandledOK, nil)
+		r.afterCommit(true)
+	default:
+		r.finish(t, HandledDuplicate, nil)
+	}
+}
+
+// first works on a message that the inbox did not know, in its transaction.
+func (r *consumerRun) first(ctx context.Context, tx InboxTx, t *task, behind bool) error {
+	switch {
+	case t.unfit != nil:
+		dead := r.c.deadRecord(t.m, history{}, t.unfit.reason, t.unfit.text)
+		return r.record(ctx, tx, t, fate{result: HandledDead, err: errors.New(t.unfit.text), dead: dead})
+	case t.fate != nil:
+		return r.record(ctx, tx, t, *t.fate)
+	case behind:
+		f := r.c.postpone(t.m, history{}, "behind", 0, nil)
+		f.result = HandledBehind
+		return r.record(ctx, tx, t, f)
+	case t.h == nil:
+		f := r.c.postpone(t.m, history{}, "unknown type", 0, nil)
+		f.result = HandledUnknown
+		return r.record(ctx, tx, t, f)
+	case expired(t.m):
+		return r.commit(ctx, tx, t, HandledExpired, errExpired)
+	case t.suspect && !t.counted:
+		tx.Rollback() // the count is a transaction of its own, and some engines have one writer
+		return r.countSuspect(ctx, t)
+	}
+	return r.try(ctx, tx, t)
+}
+
+// try runs the handler in the message's transaction and commits it.
+func (r *consumerRun) try(ctx context.Context, tx InboxTx, t *task) error {
+	t.began = time.Now()
+	end := r.c.runHandler(ctx, tx.Tx(), t.h, t.m, 1)
+	switch end.kind {
+	case tryOK:
+		if err := r.commit(ctx, tx, t, HandledOK, nil); err != nil {
+			return err
+		}
+		r.gate.available()
+		r.afterCommit(end.published)
+		return nil
+	case tryInterrupted:
+		tx.Rollback()
+		return end.err
+	case tryTransient:
+		tx.Rollback()
+		return r.again(t, end.err)
+	default:
+		tx.Rollback()
+		f := r.decide(t.m, history{}, end.err)
+		t.fate = &f
+		return errAgain
+	}
+}
+
+// again has a task tried once more after trouble of the database, or has its
+// message wait when that goes on: it may be this message that provokes it.
+func (r *consumerRun) again(t *task, err error) error {
+	if t.transient++; t.transient <= transientTries {
+		return errors.Join(errBusy, err)
+	}
+	f := r.c.postpone(t.m, history{}, "unavailable", time.Second+r.c.conf.Retry.backoff(1), err)
+	t.fate = &f
+	return errAgain
+}
+
+// record writes a message's fate into its transaction and commits it.
+func (r *consumerRun) record(ctx context.Context, tx InboxTx, t *task, f fate) error {
+	t.fate = &f
+	var err error
+	if f.dead != nil {
+		err = tx.Bury(ctx, f.dead)
+	} else {
+		err = tx.Wait(ctx, f.wait)
+	}
+	if err != nil {
+		tx.Rollback()
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		t.unsure = CodeOf(err) == CodeUnknown
+		return err // the next Begin tells
+	}
+	r.logFate(t.m, f)
+	if f.wait != nil && f.result == HandledRetry {
+		r.retries.due(f.wait.Wait)
+	}
+	r.finish(t, f.result, f.err)
+	return nil
+}
+
+// commit ends a transaction that marks the message as handled.
+func (r *consumerRun) commit(ctx context.Context, tx InboxTx, t *task, result HandledResult, cause error) error {
+	err := tx.Commit(ctx)
+	switch {
+	case err == nil:
+		r.finish(t, result, cause)
+		return nil
+	case CodeOf(err) == CodeUnknown:
+		t.unsure = true // neither acknowledged nor run again before the inbox has told
+		return err
+	case ctx.Err() != nil:
+		return err
+	case r.c.transient(err):
+		return r.again(t, err)
+	case r.c.storeTrouble(err):
+		return err
+	default: // a deferred constraint, or an SQL error that the handler swallowed
+		f := r.decide(t.m, history{}, err)
+		t.fate = &f
+		return errAgain
+	}
+}
+
+// finish acknowledges: what became of the message is safe in the database.
+func (r *consumerRun) finish(t *task, result HandledResult, err error) {
+	t.settled = true
+	t.d.Ack()
+	r.purge.saw(t.m)
+	h := Handled{Group: r.c.conf.Group, Message: t.m, Result: result, Err: err}
+	if !t.began.IsZero() {
+		h.Attempt, h.Duration = 1, time.Since(t.began)
+	}
+	eachHook(&r.c.hooks, func(hook HookHandled) { hook.OnHandled(h) })
+}
+
+// afterCommit wakes the service's relay when there is something for it.
+func (r *consumerRun) afterCommit(published bool) {
+	if published && r.c.conf.published != nil {
+		r.c.conf.published()
+	}
+}
+
+func (r *consumerRun) logFate(m *Message, f fate) {
+	switch {
+	case f.dead != nil:
+		r.c.log.Error("a message became a dead letter", "type", m.Type, "id", m.ID, "source", m.Source, "reason", f.dead.Reason, "attempts", f.dead.Attempts, "error", f.dead.Error)
+	case f.result == HandledUnknown:
+		r.c.log.Warn("a message of a type that no handler of this build handles waits for one that does", "type", m.Type, "id", m.ID, "source", m.Source)
+	case f.result == HandledRetry:
+		r.c.log.Warn("a message waits for another try", "type", m.Type, "id", m.ID, "source", m.Source, "reason", f.wait.Reason, "attempts", f.wait.Attempts, "wait", f.wait.Wait, "error", f.wait.Error)
+	}
+}
+
+// sleep waits for d and reports whether it did: false when ctx or stop ended.
+func sleep(ctx context.Context, d time.Duration, stop <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-stop:
+		return false
+	}
+}
