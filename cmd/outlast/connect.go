@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver named "sqlite"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/embedded"
+	"github.com/outlastmq/outlast/nats"
+	"github.com/outlastmq/outlast/postgres"
+	"github.com/outlastmq/outlast/rabbitmq"
+	"github.com/outlastmq/outlast/sqlite"
+)
+
+// engines are the databases that a store is built in for.
+var engines = []string{"postgres", "sqlite"}
+
+// database is an open store with what only this program asks of it.
+type database struct {
+	outlast.Store
+	sql *sql.DB
+	at  string // without secrets
+	// outboxBytes is the room that the outbox and the held take on disk.
+	outboxBytes func(ctx context.Context) (int64, error)
+	// examine adds findings about the server's settings.
+	examine func(ctx context.Context, d *diagnosis) error
+}
+
+func (d *database) close() { _ = d.sql.Close() }
+
+// connectError makes an *outlast.Error of what database/sql said before any
+// statement of ours ran.
+func (d *database) connectError(err error) error {
+	var e *outlast.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return &outlast.Error{Op: "connect to " + d.at, Code: outlast.CodeUnavailable, Err: err}
+}
+
+// openDatabase joins the scheme of the database's address to its store. It does
+// not connect, so that a relay can start before its database.
+func (p *program) openDatabase() (*database, error) {
+	a, err := databaseServer.resolve(p.databaseURL, p.getenv)
+	p.secrets.learn(a.url)
+	if err != nil {
+		return nil, err
+	}
+	if a.scheme == "sqlite" {
+		return p.openSQLite(a)
+	}
+	return p.openPostgres(a)
+}
+
+func (p *program) openPostgres(a address) (*database, error) {
+	db, err := postgres.Open(context.Background(), a.url)
+	if err != nil {
+		return nil, err
+	}
+	d := &database{Store: p.postgresStore(db), sql: db, at: a.safe}
+	d.outboxBytes = func(ctx context.Context) (int64, error) { return postgresBytes(ctx, db, p.schema, p.prefix) }
+	d.examine = func(ctx context.Context, out *diagnosis) error { return examinePostgres(ctx, db, out) }
+	return d, nil
+}
+
+func (p *program) postgresStore(db *sql.DB) outlast.Store {
+	var opts []postgres.Option
+	if p.schema != "" {
+		opts = append(opts, postgres.Schema(p.schema))
+	}
+	if p.prefix != "" {
+		opts = append(opts, postgres.Prefix(p.prefix))
+	}
+	return postgres.Store(db, opts...)
+}
+
+func (p *program) openSQLite(a address) (*database, error) {
+	if p.schema != "" {
+		return nil, usage("connect to the database", "--schema", "not given for SQLite, which has none", "given", "")
+	}
+	if err := p.checkFile(a); err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("sqlite", sqlite.DSN(a.path))
+	if err != nil {
+		return nil, &outlast.Error{Op: "open " + a.safe, Code: outlast.CodeUnavailable, Err: err}
+	}
+	d := &database{Store: p.sqliteStore(db), sql: db, at: a.safe}
+	d.outboxBytes = func(context.Context) (int64, error) { return sqliteBytes(a.path) }
+	d.examine = func(ctx context.Context, out *diagnosis) error { return examineSQLite(ctx, db, out) }
+	return d, nil
+}
+
+func (p *program) sqliteStore(db *sql.DB) outlast.Store {
+	var opts []sqlite.Option
+	if p.prefix != "" {
+		opts = append(opts, sqlite.Prefix(p.prefix))
+	}
+	return sqlite.Store(db, opts...)
+}
+
+// checkFile refuses a file that is not there: SQLite would make an empty database
+// in its place, and a misspelt name would look like one without messages.
+func (p *program) checkFile(a address) error {
+	info, err := os.Stat(a.path)
+	e := &outlast.Error{Op: "open " + a.safe, Code: outlast.CodeNotFound}
+	switch {
+	case err == nil && info.IsDir():
+		e.Code, e.Err = outlast.CodeInvalid, errors.New("it is a directory")
+	case err == nil:
+		return nil
+	case !errors.Is(err, os.ErrNotExist):
+		e.Code, e.Err = outlast.CodeDenied, err
+	case !dirExists(filepath.Dir(a.path)):
+		e.Err = fmt.Errorf("there is no directory %q", filepath.Dir(a.path))
+	case p.createFile:
+		return nil
+	default:
+		e.Err, e.Hint = errors.New("there is no such file"), "outlast migrate up creates it"
+	}
+	return e
+}
+
+// migrator returns the migrations of an engine, without a connection.
+func (p *program) migrator(op, engine string) (outlast.Migrator, error) {
+	if engine == "" {
+		a, err := databaseServer.resolve(p.databaseURL, p.getenv)
+		if err != nil {
+			return nil, withHint(err, "or give --engine")
+		}
+		engine = map[string]string{"sqlite": "sqlite"}[a.scheme]
+		if engine == "" {
+			engine = "postgres"
+		}
+	}
+	switch engine {
+	case "postgres":
+		db, err := postgres.Open(context.Background(), "postgres://localhost/none") // dials nothing
+		if err != nil {
+			return nil, err
+		}
+		return p.postgresStore(db).Migrations(), nil
+	case "sqlite":
+		db, err := sql.Open("sqlite", sqlite.DSN(filepath.Join(os.TempDir(), "none"))) // opens nothing
+		if err != nil {
+			return nil, err
+		}
+		return p.sqliteStore(db).Migrations(), nil
+	default:
+		return nil, usage(op, "--engine", "postgres or sqlite", "another word", "")
+	}
+}
+
+// broker is an open broker, and the server of it when that runs in this process.
+type broker struct {
+	outlast.Broker
+	server *embedded.Server
+	at     string // in place of Address, when that says less
+}
+
+func (b *broker) close() {
+	if b.server != nil {
+		b.server.Close()
+	}
+}
+
+// Address is where the broker is, without secrets.
+func (b *broker) Address() string {
+	if b.at != "" {
+		return b.at
+	}
+	return b.Broker.Address()
+}
+
+// openBroker joins the scheme of the broker's address to its adapter. Network
+// brokers are not dialled here.
+func (p *program) openBroker(ctx context.Context) (*broker, error) {
+	a, err := brokerServer.resolve(p.brokerURL, p.getenv)
+	p.secrets.learn(a.url)
+	if err != nil {
+		return nil, err
+	}
+	var b *broker
+	switch a.scheme {
+	case "amqp", "amqps":
+		opts := []rabbitmq.Option{rabbitmq.ConnectionName("outlast")}
+		if p.brokerLog != nil {
+			opts = append(opts, rabbitmq.Logger(p.brokerLog))
+		}
+		b = &broker{Broker: rabbitmq.Broker(a.url, opts...)}
+	case "nats", "tls":
+		b = &broker{Broker: nats.Broker(a.url)}
+	default:
+		if b, err = p.openEmbedded(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	if v, ok := b.Broker.(interface{ Validate() error }); ok {
+		if err := v.Validate(); err != nil {
+			b.close()
+			return nil, usageError{asError("connect to the broker", err)}
+		}
+	}
+	return b, nil
+}
+
+// openEmbedded runs the server of a directory, or joins the process that does.
+func (p *program) openEmbedded(ctx context.Context, a address) (*broker, error) {
+	if !dirExists(a.path) && (!p.createDir || !dirExists(filepath.Dir(a.path))) {
+		return nil, &outlast.Error{Op: "open " + a.safe, Code: outlast.CodeNotFound,
+			Err: errors.New("there is no such directory"), Hint: "outlast relay and outlast topology apply make it, within one that exists"}
+	}
+	server, err := embedded.Start(a.path)
+	if err == nil {
+		p.secrets.learn(server.URL())
+		return &broker{Broker: nats.Broker(server.URL()), server: server, at: a.safe}, nil
+	}
+	if outlast.CodeOf(err) != outlast.CodeConflict {
+		return nil, err
+	}
+	// The owner writes its address soon after it took the directory.
+	for wait := 50 * time.Millisecond; ; wait *= 2 {
+		url, err := embedded.Connect(a.path)
+		if err == nil {
+			p.secrets.learn(url)
+			return &broker{Broker: nats.Broker(url), at: a.safe}, nil
+		}
+		if wait > time.Second || !pause(ctx, wait) {
+			return nil, err
+		}
+	}
+}
+
+func asError(op string, err error) *outlast.Error {
+	var e *outlast.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &outlast.Error{Op: op, Code: outlast.CodeInvalid, Err: err}
+}

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/spf13/cobra"
+)
+
+// promises are those of the documentation, in its order.
+var promises = []string{
+	"No loss", "No ghost", "One effect", "Key order", "Independence", "Self-healing", "Honesty", "Fair retry",
+}
+
+// promiseState is whether a promise holds with this set-up.
+type promiseState struct {
+	Promise string `json:"promise"`
+	State   string `json:"state"` // "holds", "at risk", "unknown"
+	Because string `json:"because,omitempty"`
+}
+
+// diagnosis is what doctor prints.
+type diagnosis struct {
+	Findings []outlast.Finding `json:"findings"`
+	Promises []promiseState    `json:"promises"`
+}
+
+func (p *program) doctorCommand() *cobra.Command {
+	var f topologyFlags
+	warn := defaultThresholds()
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check the database and the broker, and say which promises hold",
+		Long: `Doctor connects to the database and the broker, checks versions, rights, settings,
+alarms and clocks, compares the topology when one is given, and says which of
+Outlast's promises hold with this set-up and which do not. It changes nothing.
+Without a broker URL only the database is checked, and the other way round; the
+promises that need what was not checked are then unknown.
+
+Exit code 1 when a check fails.`,
+		Example: "  outlast doctor\n  outlast doctor --file topology.json --json",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := warn.check(cmd.CommandPath()); err != nil {
+				return err
+			}
+			return p.doctor(cmd, &f, warn)
+		},
+	}
+	f.register(cmd)
+	warn.flags(cmd)
+	return cmd
+}
+
+func (p *program) doctor(cmd *cobra.Command, f *topologyFlags, warn thresholds) error {
+	hasDatabase := p.databaseURL != "" || p.getenv(databaseServer.env) != ""
+	hasBroker := p.brokerURL != "" || p.getenv(brokerServer.env) != ""
+	if !hasDatabase && !hasBroker {
+		return usage(cmd.CommandPath(), "--database or --broker", "given", "not given", "or set "+databaseServer.env+" and "+brokerServer.env)
+	}
+	var topology *outlast.Topology
+	if f.file != "" || f.group != "" {
+		t, err := p.topology(cmd.CommandPath(), f)
+		if err != nil {
+			return err
+		}
+		topology = &t
+	}
+	var d diagnosis
+	if hasDatabase {
+		if err := p.examineDatabase(cmd.Context(), &d, warn); err != nil {
+			return err
+		}
+	}
+	if hasBroker {
+		if err := p.examineBroker(cmd.Context(), &d, topology); err != nil {
+			return err
+		}
+	}
+	d.judge(hasDatabase, hasBroker)
+	if err := p.printDiagnosis(&d); err != nil {
+		return err
+	}
+	if failed := d.count(outlast.FindingFail); failed > 0 {
+		return &outlast.Error{Op: "doctor", Code: outlast.CodeConflict, Err: errors.New(plural(failed, "check") + " failed")}
+	}
+	return nil
+}
+
+func (d *diagnosis) add(subject string, level outlast.FindingLevel, promise, hint, format string, args ...any) {
+	d.Findings = append(d.Findings, outlast.Finding{Subject: subject, Level: level, Text: fmt.Sprintf(format, args...), Hint: hint, Promise: promise})
+}
+
+// addError turns an error into a finding.
+func (d *diagnosis) addError(subject string, err error) {
+	text, hint := err.Error(), ""
+	var e *outlast.Error
+	if errors.As(err, &e) && e.Hint != "" {
+		text, hint = strings.TrimSuffix(text, " ("+e.Hint+")"), e.Hint
+	}
+	d.add(subject, outlast.FindingFail, "", hint, "%s", text)
+}
+
+func (d *diagnosis) count(level outlast.FindingLevel) int {
+	n := 0
+	for _, f := range d.Findings {
+		if f.Level == level {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *program) examineDatabase(ctx context.Context, d *diagnosis, warn thresholds) error {
+	db, err := p.openDatabase()
+	if err != nil {
+		var u usageError
+		if errors.As(err, &u) {
+			return err
+		}
+		d.addError("database", err)
+		return nil
+	}
+	defer db.close()
+	ctx, cancel := p.brief(ctx)
+	defer cancel()
+	if err := db.Check(ctx); err != nil {
+		d.addError("database", err)
+		return nil
+	}
+	version, err := db.Migrations().Version(ctx)
+	if err != nil {
+		d.addError("tables", err)
+		return nil
+	}
+	d.add("tables", outlast.FindingOK, "", "", "%s: version %d, and this role may work on them", db.at, version)
+	if err := db.examine(ctx, d); err != nil {
+		d.addError("database settings", err)
+	}
+	asked := time.Now()
+	s, err := db.Operator().Status(ctx)
+	if err != nil {
+		d.addError("status", err)
+		return nil
+	}
+	d.examineClock(s.Now, asked, time.Now())
+	bytes, err := db.outboxBytes(ctx)
+	if err != nil {
+		d.add("outbox size", outlast.FindingWarn, "", "", "cannot be learnt: %s", err)
+	}
+	d.examineStatus(s, warn, bytes)
+	return nil
+}
+
+// clockTolerance is the skew that only makes shown ages wrong. Nothing of Outlast
+// depends on this machine's clock, so more is a warning and no failure.
+const clockTolerance = 2 * time.Second
+
+func (d *diagnosis) examineClock(theirs, asked, answered time.Time) {
+	var skew time.Duration
+	switch {
+	case theirs.Before(asked):
+		skew = theirs.Sub(asked)
+	case theirs.After(answered):
+		skew = theirs.Sub(answered)
+	}
+	if skew.Abs() <= clockTolerance {
+		d.add("clock", outlast.FindingOK, "", "", "the database's clock agrees with this machine's")
+		return
+	}
+	d.add("clock", outlast.FindingWarn, "", "set both by NTP; Outlast goes by the database's clock, your own timestamps may not",
+		"the database's clock differs from this machine's by %s", durationText(skew))
+}
+
+func (d *diagnosis) examineStatus(s *outlast.StoreStatus, warn thresholds, bytes int64) {
+	if s.Source == "" {
+		d.add("outbox", outlast.FindingWarn, "", "outlast migrate up --service NAME", "belongs to no service yet")
+	} else {
+		d.add("outbox", outlast.FindingOK, "", "", "belongs to %s", s.Source)
+	}
+	for _, text := range warn.warnings(s, bytes) {
+		d.add("backlog", outlast.FindingWarn, "", "outlast status shows what waits and why", "%s", text)
+	}
+	pending, _ := toSend(s)
+	switch {
+	case len(s.Relays) == 0 && pending > 0:
+		d.add("relay", outlast.FindingFail, "Self-healing", "run the service's own relay, or outlast relay", "no relay is alive, and %s to be sent", plural(pending, "message")+" waiting")
+	case len(s.Relays) == 0:
+		d.add("relay", outlast.FindingWarn, "", "run the service's own relay, or outlast relay", "no relay is alive")
+	default:
+		d.add("relay", outlast.FindingOK, "", "", "%s alive", plural(len(s.Relays), "relay"))
+	}
+	for _, h := range s.Held {
+		if h.Reason == outlast.HeldRefused {
+			d.add("held", outlast.FindingWarn, "", "outlast outbox list --why refused", "%s of %s refused: %s", plural(h.Count, "message"), h.Type, firstLine(h.Error))
+		}
+		if h.Reason == outlast.HeldUnroutable {
+			d.add("held", outlast.FindingWarn, "", "start the service that handles it, or outlast topology apply", "no queue is bound to %s: %s held", h.Type, plural(h.Count, "message"))
+		}
+	}
+	for _, g := range s.Groups {
+		d.add("group "+g.Group, outlast.FindingWarn, "", "outlast resume "+g.Group, "paused since %s by %s", timeText(g.Since), g.Who)
+	}
+}
+
+func (p *program) examineBroker(ctx context.Context, d *diagnosis, topology *outlast.Topology) error {
+	b, err := p.openBroker(ctx)
+	if err != nil {
+		var u usageError
+		if errors.As(err, &u) {
+			return err
+		}
+		d.addError("broker", err)
+		return nil
+	}
+	defer b.close()
+	ctx, cancel := p.brief(ctx)
+	defer cancel()
+	findings, err := b.Topology().Examine(ctx)
+	d.Findings = append(d.Findings, findings...)
+	if err != nil {
+		d.addError("broker", err)
+		return nil
+	}
+	if len(findings) == 0 {
+		d.add("broker", outlast.FindingOK, "", "", "%s at %s answers", b.Name(), b.Address())
+	}
+	if topology == nil {
+		return nil
+	}
+	differences, err := b.Topology().Check(ctx, *topology)
+	if err != nil {
+		d.addError("topology", err)
+		return nil
+	}
+	for _, diff := range differences {
+		d.add("topology", outlast.FindingFail, "No loss", dash(diff.Hint), "%s", diff.String())
+	}
+	if len(differences) == 0 {
+		d.add("topology", outlast.FindingOK, "", "", "the broker has all of it")
+	}
+	return nil
+}
+
+// judge says of each promise whether it holds: not when a finding speaks against
+// it, and nobody knows when one of the two servers was not seen to be well.
+func (d *diagnosis) judge(hasDatabase, hasBroker bool) {
+	blind := ""
+	switch {
+	case d.count(outlast.FindingFail) > 0:
+		blind = "a check failed"
+	case !hasDatabase:
+		blind = "the database was not checked"
+	case !hasBroker:
+		blind = "the broker was not checked"
+	}
+	for _, promise := range promises {
+		s := promiseState{Promise: promise, State: "holds"}
+		if blind != "" {
+			s.State, s.Because = "unknown", blind
+		}
+		at := slices.IndexFunc(d.Findings, func(f outlast.Finding) bool {
+			return f.Level != outlast.FindingOK && strings.EqualFold(f.Promise, promise)
+		})
+		if at >= 0 {
+			s.State, s.Because = "at risk", d.Findings[at].Subject+": "+d.Findings[at].Text
+		}
+		d.Promises = append(d.Promises, s)
+	}
+}
+
+func (p *program) printDiagnosis(d *diagnosis) error {
+	for i := range d.Findings {
+		f := &d.Findings[i]
+		f.Text, f.Hint = p.secrets.hide(f.Text), p.secrets.hide(f.Hint)
+	}
+	for i := range d.Promises {
+		d.Promises[i].Because = p.secrets.hide(d.Promises[i].Because)
+	}
+	if p.json {
+		return p.printJSON(d)
+	}
+	for _, f := range d.Findings {
+		p.printf("%-4s  %s: %s\n", f.Level, printable(f.Subject), printable(f.Text))
+		if f.Hint != "" && f.Hint != "-" && f.Level != outlast.FindingOK {
+			p.printf("      hint: %s\n", printable(f.Hint))
+		}
+	}
+	p.printf("\n")
+	t := newTable("PROMISE", "STATE", "BECAUSE")
+	for _, s := range d.Promises {
+		t.add(s.Promise, s.State, dash(s.Because))
+	}
+	t.write(p.out)
+	return nil
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/outlastmq/outlast"
+)
+
+// printf writes to stdout.
+func (p *program) printf(format string, args ...any) {
+	fmt.Fprintf(p.out, format, args...)
+}
+
+// printJSON writes v as indented JSON to stdout.
+func (p *program) printJSON(v any) error {
+	e := json.NewEncoder(p.out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// printJSONLine writes v as one line of JSON to stdout.
+func (p *program) printJSONLine(v any) error {
+	e := json.NewEncoder(p.out)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// table is aligned columns. A column whose name ends in '>' is aligned right.
+type table struct {
+	names []string
+	right []bool
+	rows  [][]string
+}
+
+func newTable(names ...string) *table {
+	t := &table{}
+	for _, name := range names {
+		plain := strings.TrimSuffix(name, ">")
+		t.names = append(t.names, plain)
+		t.right = append(t.right, plain != name)
+	}
+	return t
+}
+
+// add appends a row. Cells come from databases that others write to, so they are
+// made safe for a terminal.
+func (t *table) add(cells ...string) {
+	for i := range cells {
+		cells[i] = printable(cells[i])
+	}
+	t.rows = append(t.rows, cells)
+}
+
+func (t *table) write(w io.Writer) {
+	widths := make([]int, len(t.names))
+	for i, name := range t.names {
+		widths[i] = utf8.RuneCountInString(name)
+	}
+	for _, row := range t.rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	t.writeRow(w, widths, t.names)
+	for _, row := range t.rows {
+		t.writeRow(w, widths, row)
+	}
+}
+
+func (t *table) writeRow(w io.Writer, widths []int, cells []string) {
+	var b strings.Builder
+	for i, cell := range cells {
+		pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+		if t.right[i] {
+			b.WriteString(pad + cell)
+		} else {
+			b.WriteString(cell + pad)
+		}
+		b.WriteString("  ")
+	}
+	fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
+}
+
+// printable makes text of others safe for one line of a terminal: control and
+// direction-changing characters are escaped.
+func printable(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !safeRune(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if safeRune(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+	}
+	return b.String()
+}
+
+func safeRune(r rune) bool { return unicode.IsPrint(r) && r != utf8.RuneError }
+
+// cut shortens text for a table; --json and show have it whole.
+func cut(s string, width int) string {
+	if utf8.RuneCountInString(s) <= width {
+		return s
+	}
+	return string([]rune(s)[:width-1]) + "…"
+}
+
+// countText renders a count, and says when counting stopped at its limit.
+func countText(n int) string {
+	if n >= outlast.CountLimit {
+		return "more than " + grouped(outlast.CountLimit)
+	}
+	return grouped(n)
+}
+
+// grouped renders 1234567 as "1,234,567".
+func grouped(n int) string {
+	s := strconv.Itoa(n)
+	sign := ""
+	if n < 0 {
+		sign, s = "-", s[1:]
+	}
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return sign + s
+}
+
+// plural renders "1 message", "2,000 messages".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return grouped(n) + " " + noun + "s"
+}
+
+// durationText renders a duration with the two units that matter: "3m12s", "2d4h".
+func durationText(d time.Duration) string {
+	sign := ""
+	if d < 0 {
+		sign, d = "-", -d
+	}
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Second:
+		return sign + strconv.FormatInt(d.Milliseconds(), 10) + "ms"
+	case d < 10*time.Second:
+		return sign + strconv.FormatFloat(d.Truncate(100*time.Millisecond).Seconds(), 'f', -1, 64) + "s"
+	case d < time.Minute:
+		return fmt.Sprintf("%s%ds", sign, d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%s%dm%02ds", sign, d/time.Minute, d%time.Minute/time.Second)
+	case d < day:
+		return fmt.Sprintf("%s%dh%02dm", sign, d/time.Hour, d%time.Hour/time.Minute)
+	default:
+		return fmt.Sprintf("%s%dd%dh", sign, d/day, d%day/time.Hour)
+	}
+}
+
+// sizeText renders bytes: "512 B", "1.5 GiB".
+func sizeText(n int64) string {
+	if n < 1024 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	value, unit := float64(n), ""
+	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value /= 1024; value < 1024 {
+			break
+		}
+	}
+	return strconv.FormatFloat(value, 'f', 1, 64) + " " + unit
+}
+
+// timeText renders an instant to the second, in UTC so that two people see the same.
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

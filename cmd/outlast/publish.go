@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/spf13/cobra"
+)
+
+// publishFlags is one message, or where many come from.
+type publishFlags struct {
+	line     messageLine
+	body     string
+	bodyFile string
+	headers  []string
+	delay    time.Duration
+	due      string
+	lifetime time.Duration
+	file     string
+	batch    int
+	skip     int
+	dryRun   bool
+	withMax  size
+	unheard  bool
+}
+
+func (p *program) publishCommand() *cobra.Command {
+	var f publishFlags
+	cmd := &cobra.Command{
+		Use:   "publish",
+		Short: "Write one message, or a file of them, into the outbox",
+		Long: `Publish writes messages into the outbox of the database, from where the relay sends
+them; the broker may be down. It writes one message from flags, or many from --file
+(- is stdin), one JSON object a line:
+
+  {"type":"order.placed.v1","key":"order-7","body":{"order_id":"order-7"}}
+
+Members: type and body (any JSON value), or body_text (text as it is) or body_base64;
+optional: key, id, kind, subject, headers, time, content_type, data_schema,
+correlation_id, causation_id, delay ("10m"), due (RFC 3339), lifetime, exchange,
+routing_key, may_be_unheard.
+
+A file is written in transactions of --batch lines. When a line is wrong, what came
+before its batch is written, the error names the line, and --skip continues there.`,
+		Example: `  outlast publish --type order.placed.v1 --key order-7 --body '{"order_id":"order-7"}'
+  outlast publish --file orders.jsonl --batch 1000
+  zcat orders.jsonl.gz | outlast publish --file - --dry-run`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.publish(cmd, &f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.line.Type, "type", "", "type with its major version: order.placed.v1")
+	fl.StringVar(&f.line.Key, "key", "", "ordering key")
+	fl.StringVar(&f.line.ID, "id", "", "id, a UUID: a repeat with it takes effect once (default a new one)")
+	fl.StringVar((*string)(&f.line.Kind), "kind", "", "event or command (default event)")
+	fl.StringVar(&f.line.Subject, "subject", "", "what the message concerns")
+	fl.StringVar(&f.line.ContentType, "content-type", "", "of the body (default application/json)")
+	fl.StringVar(&f.line.CorrelationID, "correlation", "", "flow that the message belongs to")
+	fl.StringVar(&f.body, "body", "", "the body")
+	fl.StringVar(&f.bodyFile, "body-file", "", "file with the body, - for stdin")
+	fl.StringArrayVar(&f.headers, "header", nil, "NAME=VALUE, may be repeated")
+	fl.DurationVar(&f.delay, "delay", 0, "keep the message back for so long")
+	fl.StringVar(&f.due, "due", "", "keep the message back until this time (RFC 3339)")
+	fl.DurationVar(&f.lifetime, "lifetime", 0, "drop the message when it was not handled by then")
+	fl.BoolVar(&f.unheard, "may-be-unheard", false, "settle the message even when no queue is bound")
+	fl.StringVar(&f.file, "file", "", "file of messages, one JSON object a line; - for stdin")
+	fl.IntVar(&f.batch, "batch", 500, "lines in one transaction, 1 to 10000")
+	fl.IntVar(&f.skip, "skip", 0, "lines to skip at the beginning of the file")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "only check the messages")
+	fl.Var(&f.withMax, "max-body", "greatest body (default 1 MiB, at most 16 MiB)")
+	return cmd
+}
+
+func (p *program) publish(cmd *cobra.Command, f *publishFlags) error {
+	if err := f.check(cmd); err != nil {
+		return err
+	}
+	source, done, err := p.messageSource(cmd, f)
+	if err != nil {
+		return err
+	}
+	defer done()
+	w := publishing{p: p, source: source, max: int(f.withMax), batch: f.batch, fromFile: f.file != ""}
+	if f.dryRun {
+		return w.run(cmd.Context(), nil)
+	}
+	return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+		return w.run(ctx, db)
+	})
+}
+
+func (f *publishFlags) check(cmd *cobra.Command) error {
+	op := cmd.CommandPath()
+	switch {
+	case f.file != "" && (f.line.Type != "" || f.body != "" || f.bodyFile != ""):
+		return usage(op, "--file", "given without --type and --body", "given with them", "")
+	case f.file == "" && f.line.Type == "":
+		return usage(op, "--type", "given, or --file for many messages", "not given", "")
+	case f.file == "" && (f.body == "") == (f.bodyFile == ""):
+		return usage(op, "--body and --body-file", "one of the two", "both or none", "--body '{}' is the shortest JSON body")
+	case f.batch < 1 || f.batch > maxPage:
+		return usage(op, "--batch", "1 to 10000", fmt.Sprint(f.batch), "")
+	case f.skip < 0:
+		return usage(op, "--skip", "positive", fmt.Sprint(f.skip), "")
+	case f.withMax > outlast.MaxBody:
+		return usage(op, "--max-body", "at most 16 MiB", f.withMax.String(), "")
+	}
+	return nil
+}
+
+// messageSource returns where the messages come from.
+func (p *program) messageSource(cmd *cobra.Command, f *publishFlags) (source *lineReader, done func(), err error) {
+	if f.file == "" {
+		m, err := p.oneMessage(cmd.CommandPath(), f)
+		if err != nil {
+			return nil, nil, err
+		}
+		return &lineReader{single: &m}, func() {}, nil
+	}
+	r, closeFile, err := p.openInput(cmd.CommandPath(), "--file", f.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	lines := newLineReader(r)
+	if err := lines.skip(f.skip); err != nil {
+		closeFile()
+		return nil, nil, err
+	}
+	return lines, closeFile, nil
+}
+
+// openInput opens a file named by a flag, or stdin for "-".
+func (p *program) openInput(op, flag, name string) (r io.Reader, done func(), err error) {
+	if name == "-" {
+		return p.in, func() {}, nil
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, nil, usageError{&outlast.Error{Op: op + ": " + flag, Code: outlast.CodeNotFound, Err: err}}
+	}
+	return file, func() { _ = file.Close() }, nil
+}
+
+func (p *program) oneMessage(op string, f *publishFlags) (outlast.Message, error) {
+	m := f.line.Message
+	m.Key, m.Delay, m.Lifetime, m.MayBeUnheard = f.line.Key, f.delay, f.lifetime, f.unheard
+	m.Body = []byte(f.body)
+	if f.bodyFile != "" {
+		r, done, err := p.openInput(op, "--body-file", f.bodyFile)
+		if err != nil {
+			return m, err
+		}
+		defer done()
+		if m.Body, err = io.ReadAll(io.LimitReader(r, outlast.MaxBody+1)); err != nil {
+			return m, &outlast.Error{Op: op + ": read the body", Code: outlast.CodeUnavailable, Err: err}
+		}
+	}
+	if f.due != "" {
+		due, err := time.Parse(time.RFC3339, f.due)
+		if err != nil {
+			return m, usage(op, "--due", "a time like 2026-03-01T08:00:00Z", fmt.Sprintf("%q", cut(f.due, 40)), "")
+		}
+		m.Due = due
+	}
+	for _, h := range f.headers {
+		name, value, ok := strings.Cut(h, "=")
+		if !ok {
+			return m, usage(op, "--header", "NAME=VALUE", "a text without '='", "")
+		}
+		outlast.Header(name, value)(&m)
+	}
+	return m, nil
+}
+
+// publishing writes what a source gives, batch by batch.
+type publishing struct {
+	p        *program
+	source   *lineReader
+	max      int
+	batch    int
+	fromFile bool
+
+	published int
+	lastID    string
+}
+
+func (w *publishing) run(ctx context.Context, db *database) error {
+	deed := "published"
+	if db == nil {
+		deed = "checked"
+	}
+	line := w.p.newProgress(deed, 0)
+	err := w.loop(ctx, db, line)
+	line.end(w.published)
+	if printErr := w.report(deed, err != nil); printErr != nil && err == nil {
+		return printErr
+	}
+	return err
+}
+
+func (w *publishing) loop(ctx context.Context, db *database, line *progressLine) error {
+	for {
+		if ctx.Err() != nil {
+			return interrupted("publish", fmt.Sprintf("--skip %d continues", w.source.done))
+		}
+		batch, last, err := w.source.next(w.batch, w.max)
+		if err != nil {
+			return err
+		}
+		if len(batch) > 0 && db != nil {
+			if err := w.write(ctx, db, batch); err != nil {
+				return err
+			}
+		}
+		w.source.commit()
+		w.published += len(batch)
+		line.update(w.published)
+		if last {
+			return nil
+		}
+	}
+}
+
+// write commits one batch. It finishes even when ctx ends meanwhile, so that it is
+// known what was written.
+func (w *publishing) write(ctx context.Context, db *database, batch []outlast.Message) error {
+	ctx, cancel := w.p.brief(context.WithoutCancel(ctx))
+	defer cancel()
+	outbox := outlast.NewOutbox(db, outlast.OutboxConfig{MaxBody: w.max})
+	tx, err := db.sql.BeginTx(ctx, nil)
+	if err != nil {
+		return w.failed(db.connectError(err))
+	}
+	if err := outbox.Publish(ctx, tx, batch...); err != nil {
+		_ = tx.Rollback()
+		return w.failed(err)
+	}
+	if err := commit(tx); err != nil {
+		return w.failed(err)
+	}
+	w.lastID = batch[len(batch)-1].ID
+	return nil
+}
+
+// commit has three outcomes; without an answer of the server, it is unknown.
+func commit(tx *sql.Tx) error {
+	err := tx.Commit()
+	if err == nil {
+		return nil
+	}
+	return &outlast.Error{Op: "commit", Code: outlast.CodeUnknown, Err: err,
+		Hint: "it may have been written or not; messages that carry ids of their own can be repeated without harm"}
+}
+
+func (w *publishing) failed(err error) error {
+	if !w.fromFile {
+		return err
+	}
+	from, to := w.source.span()
+	op := fmt.Sprintf("lines %d to %d", from, to)
+	if outlast.CodeOf(err) == outlast.CodeUnknown {
+		return &outlast.Error{Op: op + " may be written or not", Code: outlast.CodeUnknown, Err: err}
+	}
+	return &outlast.Error{Op: op + " were not written", Code: outlast.CodeOf(err), Err: err, Hint: fmt.Sprintf("--skip %d continues", from-1)}
+}
+
+func (w *publishing) report(deed string, partly bool) error {
+	if w.p.json {
+		return w.p.printJSON(struct {
+			Deed  string `json:"deed"`
+			Count int    `json:"count"`
+			Lines int    `json:"lines,omitempty"`
+			ID    string `json:"id,omitempty"` // of a single message
+		}{deed, w.published, w.source.done, w.singleID()})
+	}
+	switch {
+	case w.fromFile:
+		w.p.printf("%s %s (up to line %s)\n", deed, plural(w.published, "message"), grouped(w.source.done))
+	case partly:
+	case deed == "checked":
+		w.p.printf("the message is good\n")
+	default:
+		w.p.printf("published %s\n", w.lastID)
+	}
+	return nil
+}
+
+func (w *publishing) singleID() string {
+	if w.fromFile {
+		return ""
+	}
+	return w.lastID
+}

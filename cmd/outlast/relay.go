@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/spf13/cobra"
+)
+
+// relayFlags are the settings of a relay, named as RelayConfig's fields are.
+type relayFlags struct {
+	conf          outlast.RelayConfig
+	inFlightBytes size
+	listen        string
+	logFormat     string
+	logLevel      string
+	every         time.Duration
+	warn          thresholds
+}
+
+func (p *program) relayCommand() *cobra.Command {
+	f := relayFlags{warn: defaultThresholds(), inFlightBytes: 8 << 20}
+	cmd := &cobra.Command{
+		Use:   "relay",
+		Short: "Send an outbox to the broker: a sidecar for services in any language",
+		Long: `Relay delivers the committed messages of one outbox, in key order, and removes each
+when the broker has confirmed and routed it. Run as many as you like on one outbox:
+they share the work by leases in the database. Outages of the database and of the
+broker are waited out for ever.
+
+Problems are logged in words, and shown by the health endpoints of --listen:
+  /livez   200 while it works or waits for a server; 503 when it is stuck
+  /readyz  200 when database and broker are there; 503 and the reason otherwise;
+           warnings of the --warn thresholds are in the body and change no code
+
+SIGTERM or Ctrl-C ends it after what it has sent was confirmed (--grace); a second
+signal ends it at once, which costs duplicates that the receivers' inboxes drop.`,
+		Example: `  outlast relay --source orders --listen 127.0.0.1:8081
+  outlast relay --source orders --database env:ORDERS_DB --broker env:MQ --log json`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.relay(cmd, &f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.conf.Source, "source", "", "the service whose outbox this is (default $OUTLAST_SOURCE)")
+	fl.StringVar(&f.listen, "listen", "", "address of the health endpoints: 127.0.0.1:8081 (default none)")
+	fl.StringVar(&f.logFormat, "log", "text", "format of the log on stderr: text or json")
+	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	fl.DurationVar(&f.every, "report-interval", 30*time.Second, "time between two looks at what waits, 1s to 1h")
+	fl.DurationVar(&f.conf.Interval, "interval", time.Second, "longest pause between two sweeps, 10ms to 1h")
+	fl.DurationVar(&f.conf.LeaseTTL, "lease", 10*time.Second, "how long slots stay with a relay that gives no sign of life, 2s to 5min")
+	fl.IntVar(&f.conf.InFlight, "in-flight", 1024, "unconfirmed messages of one route, 1 to 65536")
+	fl.Var(&f.inFlightBytes, "in-flight-bytes", "their bodies together, 64KiB to 256MiB")
+	fl.DurationVar(&f.conf.ConfirmDeadline, "confirm-deadline", 10*time.Second, "wait for a confirm, 1s to 5m")
+	fl.IntVar(&f.conf.Lanes, "lanes", 4, "channels to the broker in normal use, 1 to 64")
+	fl.DurationVar(&f.conf.Grace, "grace", 5*time.Second, "wait for confirms at the end, 0 to 5m")
+	f.warn.flags(cmd)
+	return cmd
+}
+
+func (p *program) relay(cmd *cobra.Command, f *relayFlags) error {
+	op := cmd.CommandPath()
+	if f.every < time.Second || f.every > time.Hour {
+		return usage(op, "--report-interval", "1s to 1h", f.every.String(), "")
+	}
+	if err := f.warn.check(op); err != nil {
+		return err
+	}
+	logger, err := p.logger(op, f.logFormat, f.logLevel)
+	if err != nil {
+		return err
+	}
+	p.brokerLog, p.createDir = logger, true
+	return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+		return p.withBroker(ctx, func(ctx context.Context, b *broker) error {
+			relay, err := p.newRelay(f, db, b, logger)
+			if err != nil {
+				return err
+			}
+			logger.Info("relay starts", "source", f.conf.Source, "database", db.at, "broker", b.Address(), "version", readVersion().Version)
+			defer logger.Info("relay has ended")
+			return runRelay(ctx, relay, newRelayWatch(relay, db, f, logger), f.listen)
+		})
+	})
+}
+
+func (p *program) newRelay(f *relayFlags, db *database, b *broker, logger *slog.Logger) (*outlast.Relay, error) {
+	if f.conf.Source == "" {
+		f.conf.Source = p.getenv("OUTLAST_SOURCE")
+	}
+	f.conf.Store, f.conf.Broker, f.conf.Logger = db, b, logger
+	f.conf.InFlightBytes = int(f.inFlightBytes)
+	if f.conf.Grace == 0 {
+		f.conf.Grace = outlast.NoGrace
+	}
+	relay, err := outlast.NewRelay(f.conf)
+	return relay, inFlagWords(err)
+}
+
+// inFlagWords names a relay's bad settings as the flags that set them.
+func inFlagWords(err error) error {
+	var e *outlast.Error
+	if !errors.As(err, &e) || e.Code != outlast.CodeInvalid {
+		return err
+	}
+	flags := map[string]string{
+		"Source": "--source", "Interval": "--interval", "LeaseTTL": "--lease", "InFlight": "--in-flight",
+		"InFlightBytes": "--in-flight-bytes", "ConfirmDeadline": "--confirm-deadline", "Lanes": "--lanes", "Grace": "--grace",
+	}
+	for i := range e.Fields {
+		if flag, ok := flags[strings.TrimPrefix(e.Fields[i].Field, "RelayConfig.")]; ok {
+			e.Fields[i].Field = flag
+		}
+	}
+	return usageError{e}
+}
+
+// runRelay returns when the relay and everything around it have ended.
+func runRelay(ctx context.Context, relay *outlast.Relay, watch *relayWatch, listen string) error {
+	var listener net.Listener
+	if listen != "" {
+		var err error
+		if listener, err = net.Listen("tcp", listen); err != nil {
+			return usageError{&outlast.Error{Op: "relay --listen", Code: outlast.CodeInvalid, Err: err}}
+		}
+		watch.log.Info("health endpoints", "address", listener.Addr().String())
+	}
+	around, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		watch.run(around, listener)
+	}()
+	err := relay.Run(ctx)
+	stop()
+	<-ended
+	return err
+}
+
+// logger writes to stderr, with secrets hidden.
+func (p *program) logger(op, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usage(op, "--log-level", "debug, info, warn or error", "another word", "")
+	}
+	out := hidingWriter{p.errs, p.secrets.hide}
+	options := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(out, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, options)), nil
+	default:
+		return nil, usage(op, "--log", "text or json", "another word", "")
+	}
+}
+
+// hidingWriter hides secrets in whole lines.
+type hidingWriter struct {
+	w    io.Writer
+	hide func(string) string
+}
+
+func (h hidingWriter) Write(line []byte) (int, error) {
+	if _, err := io.WriteString(h.w, h.hide(string(line))); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
