@@ -29,11 +29,11 @@ type address struct {
 	timeout    time.Duration
 }
 
-// secret does not print itself.
-type secret string
+// secret cannot be printed: fmt shows the fields of a struct without asking their
+// methods, but not what a function would return.
+type secret func() string
 
-func (secret) String() string   { return "***" }
-func (secret) GoString() string { return "***" }
+func newSecret(s string) secret { return func() string { return s } }
 
 func (a address) hostPort() string { return net.JoinHostPort(a.host, strconv.Itoa(a.port)) }
 
@@ -104,7 +104,7 @@ func parseAddress(field, raw string, bad *problems) (address, bool) {
 		bad.add(field, urlForm, fmt.Sprintf("(%d characters, not shown)", len(raw)))
 		return address{}, false
 	}
-	a := address{host: u.Hostname(), vhost: "/", user: "guest", password: "guest"}
+	a := address{host: u.Hostname(), vhost: "/", user: "guest", password: newSecret("guest")}
 	a.heartbeat, a.timeout = defaultHeartbeat, defaultDialTimeout
 	before := len(*bad)
 	switch u.Scheme {
@@ -127,7 +127,7 @@ func parseAddress(field, raw string, bad *problems) (address, bool) {
 	}
 	if u.User != nil {
 		password, _ := u.User.Password()
-		a.user, a.password = u.User.Username(), secret(password)
+		a.user, a.password = u.User.Username(), newSecret(password)
 	}
 	if path := strings.TrimPrefix(u.Path, "/"); path != "" {
 		a.vhost = path

@@ -116,6 +116,7 @@ func newBroker(list string, opts []Option) *broker {
 	}
 	b.consume = &sharedSession{b: b, turn: make(chan struct{}, 1)}
 	b.invalid = b.check()
+	b.urls = nil // they hold passwords
 	return b
 }
 

@@ -130,7 +130,7 @@ func (b *broker) dialSocket(ctx context.Context, a address) (net.Conn, error) {
 }
 
 func (b *broker) amqpConfig(a address, purpose string) amqp.Config {
-	var mechanism amqp.Authentication = &amqp.PlainAuth{Username: a.user, Password: string(a.password)}
+	var mechanism amqp.Authentication = &amqp.PlainAuth{Username: a.user, Password: a.password()}
 	if a.external {
 		mechanism = &amqp.ExternalAuth{}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -154,25 +155,35 @@ func (t *topology) Depth(ctx context.Context, queue string) (outlast.QueueDepth,
 	return depth, err
 }
 
-// Peek gets messages and gives them back by closing the channel. It is not without
+// peekIdle is how long Peek waits for a message that the queue has said to hold: other
+// consumers may have taken it.
+const peekIdle = time.Second
+
+// Peek consumes messages and gives them back by closing the channel. It is not without
 // a trace: they are marked as redelivered, and while it looks, the queue's consumers
-// get what is behind them. A quorum queue puts them back to the front, in order.
-// From an ordered queue (single active consumer) RabbitMQ gives nothing in this way,
-// and Peek returns CodeRefused.
+// get what is behind them. A quorum queue puts them back to its front, in order; that
+// holds for one consumer, and not for messages that were got one by one.
+//
+// An ordered queue (single active consumer) gives its messages to its consumer alone,
+// so that Peek returns CodeRefused while it has one. Without one, a consumer that
+// starts while Peek looks waits for its end.
 func (t *topology) Peek(ctx context.Context, queue string, n int) ([]*outlast.Delivery, error) {
 	var found []*outlast.Delivery
 	op := fmt.Sprintf("peek into queue %q", queue)
 	err := t.with(ctx, func(s *session) error {
-		return peekError(op, s.aside(op, func(ch *amqp.Channel) error {
-			for range n {
-				d, ok, err := ch.Get(queue, false)
-				if err != nil || !ok {
-					return err
-				}
-				m, problem := decode(&d, nil)
-				delivery := outlast.NewDelivery(m, queue, d.Redelivered, func() {})
-				delivery.Problem = problem
-				found = append(found, delivery)
+		return errorOf(op, s.aside(op, func(ch *amqp.Channel) error {
+			q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+			want := min(n, q.Messages)
+			if err != nil || want <= 0 {
+				return err
+			}
+			if found, err = peek(ctx, ch, queue, want); err != nil {
+				return err
+			}
+			if len(found) == 0 && q.Consumers > 0 {
+				return &outlast.Error{Op: op, Code: outlast.CodeRefused,
+					Err:  fmt.Errorf("its %d consumers get its %d messages", q.Consumers, q.Messages),
+					Hint: "an ordered queue shows its messages to its active consumer alone: stop the group to look into it"}
 			}
 			return nil
 		}))
@@ -180,12 +191,33 @@ func (t *topology) Peek(ctx context.Context, queue string, n int) ([]*outlast.De
 	return found, err
 }
 
-func peekError(op string, err error) error {
-	if replyCode(err) == 540 || replyCode(err) == 405 {
-		return &outlast.Error{
-			Op: op, Code: outlast.CodeRefused, Err: errorOf(op, err).(*outlast.Error).Err,
-			Hint: "an ordered queue shows its messages to its consumer alone",
+func peek(ctx context.Context, ch *amqp.Channel, queue string, n int) ([]*outlast.Delivery, error) {
+	if err := ch.Qos(min(n, 65535), 0, false); err != nil {
+		return nil, err
+	}
+	deliveries, err := ch.Consume(queue, "", false, false, false, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	var found []*outlast.Delivery
+	idle := time.NewTimer(peekIdle)
+	defer idle.Stop()
+	for len(found) < min(n, 65535) {
+		select {
+		case d, ok := <-deliveries:
+			if !ok {
+				return found, errClosed
+			}
+			m, problem := decode(&d, nil)
+			delivery := outlast.NewDelivery(m, queue, d.Redelivered, func() {})
+			delivery.Problem = problem
+			found = append(found, delivery)
+			idle.Reset(peekIdle)
+		case <-idle.C:
+			return found, nil
+		case <-ctx.Done():
+			return found, ended("peek", ctx)
 		}
 	}
-	return errorOf(op, err)
+	return found, nil
 }
