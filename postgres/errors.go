@@ -1,0 +1,112 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outlastmq/outlast"
+)
+
+// definite marks an error from before any COMMIT was sent.
+type definite struct{ error }
+
+func (d definite) Unwrap() error { return d.error }
+
+// fail makes an *outlast.Error of what pgx, database/sql or the network said.
+// committing is true when the failed statement ended a transaction: then only the
+// server's own word says that nothing happened.
+func (s *store) fail(op string, err error, committing bool) error {
+	var own *outlast.Error
+	if errors.As(err, &own) {
+		return own
+	}
+	var d definite
+	if errors.As(err, &d) {
+		committing, err = false, d.error
+	}
+	if committing && unknownOutcome(err) {
+		return &outlast.Error{Op: op, Code: outlast.CodeUnknown, Err: err}
+	}
+	e := &outlast.Error{Op: op, Err: err}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		s.classify(e, pg)
+		return e
+	}
+	e.Code = codeOf(err)
+	if errors.Is(err, pgx.ErrTxCommitRollback) {
+		e.Hint = "a statement of the transaction failed and its error was ignored"
+	}
+	return e
+}
+
+// unknownOutcome reports whether a COMMIT that ended so may have happened.
+func unknownOutcome(err error) bool {
+	if errors.Is(err, pgx.ErrTxCommitRollback) || pgconn.SafeToRetry(err) {
+		return false
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		// 08007 says so itself. A backend that is told to end (57P01) while a commit
+		// waits for its replica, and a crash (57P02), have nothing to say about it.
+		return pg.Code == "08007" || pg.Code == "57P01" || pg.Code == "57P02" || pg.Code == "40003"
+	}
+	return !errors.Is(err, sql.ErrTxDone)
+}
+
+// codeOf is for errors that did not come from the server.
+func codeOf(err error) outlast.Code {
+	var (
+		network net.Error
+		connect *pgconn.ConnectError
+	)
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, io.EOF),
+		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.As(err, &network), errors.As(err, &connect), pgconn.SafeToRetry(err):
+		return outlast.CodeUnavailable
+	case errors.Is(err, pgx.ErrTxCommitRollback):
+		return outlast.CodeInvalid
+	case strings.Contains(err.Error(), "conn closed"), strings.Contains(err.Error(), "sql: database is closed"):
+		return outlast.CodeUnavailable // neither library exports these two
+	}
+	return outlast.CodeInternal
+}
+
+// classify fills code, fields and hint from an SQLSTATE.
+func (s *store) classify(e *outlast.Error, pg *pgconn.PgError) {
+	class := pg.Code[:min(2, len(pg.Code))]
+	switch {
+	case pg.Code == "42P01" || pg.Code == "42703" || pg.Code == "42883" || pg.Code == "3F000":
+		e.Code = outlast.CodeSchema // table, column, function or schema missing
+		e.Hint = "outlast migrate up"
+	case pg.Code == "42501":
+		e.Code, e.Hint = outlast.CodeDenied, "grant the role what docs/tables.md lists"
+	case class == "28" || pg.Code == "3D000":
+		e.Code = outlast.CodeDenied
+	case class == "08" || class == "53" || class == "57" || class == "58",
+		pg.Code == "25006" || pg.Code == "25P03" || pg.Code == "55P03",
+		class == "40": // serialization failure, deadlock: run it again
+		e.Code = outlast.CodeUnavailable
+	case pg.Code == "23514":
+		e.Code = outlast.CodeInvalid
+		if field, ok := strings.CutPrefix(pg.ConstraintName, s.conf.prefix+"check_"); ok {
+			e.Fields = []outlast.FieldError{{Field: field, Limit: "within the limits of " + s.conf.prefix + "outbox", Given: "a value beyond them"}}
+		}
+	case pg.Code == "23505":
+		e.Code = outlast.CodeConflict
+	case class == "22" || class == "23":
+		e.Code = outlast.CodeInvalid
+	default:
+		e.Code = outlast.CodeInternal
+	}
+}

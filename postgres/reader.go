@@ -1,0 +1,177 @@
+package postgres
+
+import (
+	"context"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outlastmq/outlast"
+)
+
+// reader finds pending rows in order. Transactions commit in another order than
+// they draw their seqs, so a cursor alone is not enough: a row may appear below it
+// when a later one of its key is written next. Each Pick therefore compares its
+// snapshot with that of the one before. Rows that are new were written by
+// transactions that finished in between; let f be the smallest xid of them. With a
+// checkpoint (xid <= f, seq) every new row lies above seq, so what appeared below the
+// cursor lies between the two: few rows, read by name only. Those that were not
+// returned before come first.
+//
+// A transaction that stays open costs nothing until it ends. As a safety net, all
+// rows below the cursor are looked through now and then.
+type reader struct {
+	s *store
+
+	mu      sync.Mutex // guards what Forget and Drop touch while a Pick runs
+	slots   map[int]*slotReader
+	picking bool
+	gone    []*outlast.Row // forgotten while a Pick runs, whose snapshot may show them
+
+	picks     uint64 // complete ones
+	prev, old snapshot
+	first     int // the slot to begin with, so that a full one starves nobody
+	quota     int // rows of one slot in one Pick
+	sweep     pacer
+	lows      pacer
+}
+
+// slotReader is the memory of one leased slot.
+type slotReader struct {
+	epoch int64
+	// low: nothing can appear at or below it any more.
+	low int64
+	// cursor: at the Pick numbered seen, every visible row up to it was known.
+	cursor int64
+	seen   uint64
+	loaded bool
+	known  map[int64][16]byte // returned and not forgotten
+}
+
+func (r relay) Reader() outlast.OutboxReader {
+	return &reader{s: r.store, slots: map[int]*slotReader{}}
+}
+
+func (r *reader) Forget(rows []*outlast.Row) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.picking {
+		r.gone = append(r.gone, rows...)
+		return
+	}
+	r.forget(rows)
+}
+
+func (r *reader) forget(rows []*outlast.Row) {
+	for _, row := range rows {
+		if s := r.slots[row.Slot]; s != nil {
+			delete(s.known, row.Seq)
+		}
+	}
+}
+
+func (r *reader) Drop(slots []int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, slot := range slots {
+		delete(r.slots, slot)
+	}
+}
+
+func (r *reader) Pick(ctx context.Context, held []outlast.Lease, maxRows, maxBytes int) ([]*outlast.Row, error) {
+	if len(held) == 0 || maxRows < 1 {
+		return nil, nil
+	}
+	p := &pick{r: r, ctx: ctx, maxRows: maxRows, maxBytes: int64(max(maxBytes, 1))}
+	r.begin(p, held)
+	defer r.end()
+	var rows []*outlast.Row
+	err := r.s.conn(ctx, "read the outbox", false, func(c *pgx.Conn) (err error) {
+		p.conn = c
+		rows, err = p.run()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// begin takes the slots' memories into the pick, in the order of this turn.
+func (r *reader) begin(p *pick, held []outlast.Lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.picking = true
+	sorted := append([]outlast.Lease(nil), held...)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Slot < sorted[j].Slot })
+	start := sort.Search(len(sorted), func(i int) bool { return sorted[i].Slot >= r.first })
+	for i := range sorted {
+		l := sorted[(start+i)%len(sorted)]
+		s := r.slots[l.Slot]
+		if s == nil || s.epoch != l.Epoch {
+			s = &slotReader{epoch: l.Epoch, known: map[int64][16]byte{}}
+			r.slots[l.Slot] = s
+		}
+		p.slots = append(p.slots, pickSlot{slotReader: s, slot: l.Slot})
+	}
+}
+
+func (r *reader) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.picking = false
+	r.forget(r.gone)
+	r.gone = nil
+}
+
+// remember marks rows as returned. It reports false for one that was before.
+func (r *reader) remember(s *slotReader, seq int64, id [16]byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known, ok := s.known[seq]; ok && known == id {
+		return false
+	}
+	s.known[seq] = id
+	return true
+}
+
+func (r *reader) knows(s *slotReader, seq int64, id [16]byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known, ok := s.known[seq]
+	return ok && known == id
+}
+
+func (r *reader) lowestKnown(s *slotReader) (lowest int64, count int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for seq := range s.known {
+		if lowest == 0 || seq < lowest {
+			lowest = seq
+		}
+	}
+	return lowest, len(s.known)
+}
+
+// pacer keeps a chore to a twentieth of the time, and to once in least at most.
+type pacer struct{ next time.Time }
+
+const maxPause = time.Minute
+
+func (p *pacer) due(now time.Time) bool { return !now.Before(p.next) }
+
+func (p *pacer) done(now time.Time, took, least time.Duration) {
+	p.next = now.Add(min(max(20*took, least), maxPause))
+}
+
+func (r *reader) knownRows() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, s := range r.slots {
+		n += len(s.known)
+	}
+	return n
+}

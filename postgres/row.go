@@ -1,0 +1,138 @@
+package postgres
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outlastmq/outlast"
+)
+
+// optionalTexts are the columns of a message at rest in which NULL and "" are one.
+var optionalTexts = []string{
+	"ordering_key", "subject", "content_type", "data_schema", "correlation_id", "causation_id",
+	"trace_parent", "trace_state", "exchange", "routing_key",
+}
+
+// columnLists are parts of statements, so that they and [rowScan] cannot differ.
+func columnLists() map[string]string {
+	texts := make([]string, len(optionalTexts))
+	nulls := make([]string, len(optionalTexts))
+	for i, c := range optionalTexts {
+		texts[i] = "coalesce(o." + c + ", '')"
+		nulls[i] = "''"
+	}
+	return map[string]string{
+		// row: what rowScan reads, of the table o.
+		"row": "o.seq, o.slot, o.id, o.type, o.kind, o.body, o.body_bytes, " + strings.Join(texts, ", ") +
+			", o.headers::text, o.may_be_unheard, o.occurred_at, o.due_at, o.expires_at, o.enqueued_at," +
+			" coalesce(o.due_at > clock_timestamp(), false), coalesce(o.expires_at <= clock_timestamp(), false)",
+		// norow: the same behind seq, slot and id, with nothing in it.
+		"norow": "'', '', NULL::text, NULL::bytea, " + strings.Join(nulls, ", ") +
+			", NULL::text, false, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, false, false",
+		// light: a row without its body, for lists.
+		"light": "o.seq, o.slot, o.id, o.type, o.kind, NULL::text AS body, NULL::bytea AS body_bytes, o." + strings.Join(optionalTexts, ", o.") +
+			", o.headers, o.may_be_unheard, o.occurred_at, o.due_at, o.expires_at, o.enqueued_at",
+		// message: the columns that move between outbox and held with a row.
+		"message": "id, type, kind, body, body_bytes, " + strings.Join(optionalTexts, ", ") +
+			", headers, may_be_unheard, expires_at",
+	}
+}
+
+// rowScan receives the columns {{row}}.
+type rowScan struct {
+	seq                      int64
+	slot                     int16
+	id                       [16]byte
+	typ, kind                string
+	body, bytes              []byte
+	texts                    [10]string
+	headers                  *string
+	unheard, notDue, expired bool
+	occurred, due, expires   *time.Time
+	enqueued                 *time.Time
+}
+
+func (r *rowScan) dest(before ...any) []any {
+	d := append(before, &r.seq, &r.slot, &r.id, &r.typ, &r.kind, &r.body, &r.bytes)
+	for i := range r.texts {
+		d = append(d, &r.texts[i])
+	}
+	return append(d, &r.headers, &r.unheard, &r.occurred, &r.due, &r.expires, &r.enqueued, &r.notDue, &r.expired)
+}
+
+func (r *rowScan) row() *outlast.Row {
+	row := &outlast.Row{Seq: r.seq, Slot: int(r.slot), NotDue: r.notDue, Expired: r.expired}
+	row.Message = outlast.Message{
+		Envelope: outlast.Envelope{
+			ID: uuid.UUID(r.id).String(), Type: r.typ, Kind: outlast.Kind(r.kind),
+			Key: r.texts[0], Subject: r.texts[1], ContentType: r.texts[2], DataSchema: r.texts[3],
+			CorrelationID: r.texts[4], CausationID: r.texts[5], TraceParent: r.texts[6], TraceState: r.texts[7],
+			Headers: decodeHeaders(r.headers), Time: utc(r.occurred), EnqueuedAt: utc(r.enqueued), ExpiresAt: utc(r.expires),
+		},
+		Body: r.body, Exchange: r.texts[8], RoutingKey: r.texts[9], MayBeUnheard: r.unheard, Due: utc(r.due),
+	}
+	if r.body == nil {
+		row.Body = r.bytes
+	}
+	return row
+}
+
+// decodeHeaders takes values of other types than text as their JSON: a foreign
+// writer may have put numbers there.
+func decodeHeaders(text *string) outlast.Headers {
+	if text == nil || *text == "{}" {
+		return nil
+	}
+	var values map[string]json.RawMessage
+	if json.Unmarshal([]byte(*text), &values) != nil {
+		return nil // not an object: the CHECK constraint keeps it out
+	}
+	h := make(outlast.Headers, len(values))
+	for name, raw := range values {
+		var s string
+		if json.Unmarshal(raw, &s) != nil {
+			s = string(raw)
+		}
+		h[name] = s
+	}
+	return h
+}
+
+func utc(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+// readRows reads rows of {{row}} alone.
+func readRows(rows pgx.Rows, err error) ([]*outlast.Row, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []*outlast.Row
+	for rows.Next() {
+		var r rowScan
+		if err := rows.Scan(r.dest()...); err != nil {
+			return nil, fmt.Errorf("read a row: %w", err)
+		}
+		out = append(out, r.row())
+	}
+	return out, rows.Err()
+}
+
+// micros is a duration as statements take it.
+func micros(d time.Duration) int64 { return int64(d / time.Microsecond) }
+
+func orNil(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}

@@ -1,0 +1,191 @@
+package postgres
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outlastmq/outlast"
+)
+
+// refs are rows by name, as statements take them.
+type refs struct {
+	slots  []int16
+	epochs []int64
+	seqs   []int64
+	ids    []string
+}
+
+func (r *refs) add(row *outlast.Row, epochs map[int]int64) {
+	r.slots = append(r.slots, int16(row.Slot))
+	r.epochs = append(r.epochs, epochs[row.Slot])
+	r.seqs = append(r.seqs, row.Seq)
+	r.ids = append(r.ids, row.ID)
+}
+
+func (r *refs) args() []any { return []any{r.slots, r.epochs, r.seqs, r.ids} }
+
+// holds are rows with the reason why they wait.
+type holds struct {
+	refs
+	reasons, exchanges, types, errors []string
+	waits                             []int64
+	attempts                          []int32
+}
+
+func (h *holds) add(hold outlast.Hold, epochs map[int]int64) {
+	h.refs.add(hold.Row, epochs)
+	route := hold.Row.Route()
+	wait := int64(-1)
+	if hold.Wait >= 0 {
+		wait = micros(hold.Wait)
+	}
+	h.reasons = append(h.reasons, string(hold.Reason))
+	h.exchanges = append(h.exchanges, route.Exchange)
+	h.types = append(h.types, route.Type)
+	h.waits = append(h.waits, wait)
+	h.attempts = append(h.attempts, int32(min(hold.Attempts, 1<<30)))
+	h.errors = append(h.errors, outlast.CleanErrorText(hold.Error))
+}
+
+func (h *holds) args() []any {
+	return append(h.refs.args(), h.reasons, h.exchanges, h.types, h.waits, h.attempts, h.errors)
+}
+
+// Settle sends all its statements at once, and they commit together: one way to the
+// server and back.
+func (s relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.Lease, error) {
+	batch := s.settlement(set)
+	seen := s.facts.seen() // before our transaction has its xid
+	var locked []int
+	var xid string
+	err := s.conn(ctx, "settle", true, func(c *pgx.Conn) error {
+		results := c.SendBatch(ctx, batch)
+		err := results.QueryRow().Scan(&locked, &xid)
+		for i := 1; err == nil && i < batch.Len(); i++ {
+			_, err = results.Exec()
+		}
+		if closing := results.Close(); err == nil {
+			err = closing
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if x, err := strconv.ParseUint(xid, 10, 64); err == nil {
+		s.facts.learn(x, seen)
+	}
+	current := make(map[int]bool, len(locked))
+	for _, slot := range locked {
+		current[slot] = true
+	}
+	var stale []outlast.Lease
+	for _, l := range set.Leases {
+		if !current[l.Slot] {
+			stale = append(stale, l)
+		}
+	}
+	return stale, nil
+}
+
+func (s relay) settlement(set *outlast.Settlement) *pgx.Batch {
+	epochs := make(map[int]int64, len(set.Leases))
+	slots := make([]int32, len(set.Leases))
+	numbers := make([]int64, len(set.Leases))
+	for i, l := range set.Leases {
+		epochs[l.Slot], slots[i], numbers[i] = l.Epoch, int32(l.Slot), l.Epoch
+	}
+	var sent, sentHeld, release refs
+	var hold, holdAgain holds
+	fenced := func(row *outlast.Row) bool { _, ok := epochs[row.Slot]; return ok }
+	for _, row := range set.Sent {
+		switch {
+		case !fenced(row):
+		case row.InHeld:
+			sentHeld.add(row, epochs)
+		default:
+			sent.add(row, epochs)
+		}
+	}
+	for _, h := range set.Hold {
+		switch {
+		case !fenced(h.Row):
+		case h.Row.InHeld:
+			holdAgain.add(h, epochs)
+		default:
+			hold.add(h, epochs)
+		}
+	}
+	for _, row := range set.Release {
+		if fenced(row) {
+			release.add(row, epochs)
+		}
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(s.sql.Get("settle_lock"), slots, numbers)
+	queue := func(name string, n int, args []any) {
+		if n > 0 {
+			batch.Queue(s.sql.Get(name), args...)
+		}
+	}
+	queue("settle_sent", len(sent.ids), sent.args())
+	queue("settle_sent_held", len(sentHeld.ids), sentHeld.args())
+	queue("settle_hold", len(hold.ids), hold.args())
+	queue("settle_hold_again", len(holdAgain.ids), holdAgain.args())
+	queue("settle_release", len(release.ids), release.args())
+	return batch
+}
+
+// settledClock finds instants before which nothing can be committed any more.
+type settledClock struct {
+	mu        sync.Mutex
+	candidate time.Time
+	xid       uint64 // assigned after candidate
+	confirmed time.Time
+}
+
+// settledMargin covers what the order of xids does not: the moment between a row's
+// xid and its enqueued_at, and small steps of the clock.
+const settledMargin = time.Minute
+
+// SettledBefore draws a candidate: an instant and then an xid. When every transaction
+// with a smaller xid has finished, nothing enqueued before the instant can appear.
+func (s relay) SettledBefore(ctx context.Context) (time.Time, error) {
+	clock := &s.settled
+	clock.mu.Lock()
+	defer clock.mu.Unlock()
+	var oldest *time.Time
+	err := s.conn(ctx, "look for unsettled rows", false, func(c *pgx.Conn) error {
+		var text string
+		if err := c.QueryRow(ctx, s.sql.Get("settled_look")).Scan(&text, &oldest); err != nil {
+			return err
+		}
+		xmin, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return err
+		}
+		if clock.xid != 0 && xmin >= clock.xid {
+			clock.confirmed, clock.xid = clock.candidate, 0
+		}
+		if clock.xid != 0 {
+			return nil
+		}
+		if err := c.QueryRow(ctx, s.sql.Get("settled_draw")).Scan(&clock.candidate, &text); err != nil {
+			return err
+		}
+		clock.xid, err = strconv.ParseUint(text, 10, 64)
+		return err
+	})
+	if err != nil || clock.confirmed.IsZero() {
+		return time.Time{}, err
+	}
+	t := clock.confirmed
+	if oldest != nil && oldest.Before(t) {
+		t = *oldest
+	}
+	return t.UTC().Add(-settledMargin), nil
+}

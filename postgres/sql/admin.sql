@@ -1,0 +1,72 @@
+-- Statements of migrations, checks and operators.
+
+-- name: migrate_serialise
+SELECT pg_advisory_xact_lock(hashtextextended($1::text, 7261))
+
+-- name: schema_there
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text)
+
+-- name: version_there
+SELECT to_regclass($1::text) IS NOT NULL
+
+-- name: version
+SELECT coalesce(max(version), 0) FROM {{t}}migrations
+
+-- name: check_server
+SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
+    current_setting('server_version_num')::int, current_setting('server_encoding')
+
+-- name: check_rights
+SELECT coalesce(array_agg(n), '{}') FROM (
+    SELECT t.n FROM unnest(ARRAY['outbox', 'held', 'owner', 'slot', 'inbox', 'retry', 'dead', 'suspect', 'instance', 'group', 'action', 'meta']) AS t(n)
+    WHERE to_regclass($1::text || t.n) IS NULL
+        OR NOT (has_table_privilege(to_regclass($1::text || t.n), 'SELECT') AND has_table_privilege(to_regclass($1::text || t.n), 'INSERT')
+            AND has_table_privilege(to_regclass($1::text || t.n), 'UPDATE') AND has_table_privilege(to_regclass($1::text || t.n), 'DELETE'))
+    UNION ALL
+    SELECT 'seq' WHERE NOT has_sequence_privilege(to_regclass($1::text || 'seq'), 'USAGE')
+) x
+
+-- name: op_timeout
+-- A person's question must not hold back the work.
+SET LOCAL statement_timeout = '30s'
+
+-- name: op_action
+INSERT INTO {{t}}action (who, what, target, count, reason)
+VALUES ($1::text, $2::text, $3::text, $4::int, nullif($5::text, ''))
+
+-- name: op_actions
+SELECT at, who, what, target, count, coalesce(reason, '') FROM {{t}}action ORDER BY seq DESC LIMIT $1::int
+
+-- name: op_pause
+INSERT INTO {{t}}group (grp, paused, who, reason) VALUES ($1::text, $2::boolean, $3::text, nullif($4::text, ''))
+ON CONFLICT (grp) DO UPDATE SET paused = EXCLUDED.paused, since = clock_timestamp(), who = EXCLUDED.who, reason = EXCLUDED.reason
+
+-- name: op_server
+SELECT clock_timestamp(), coalesce((SELECT value FROM {{t}}meta WHERE key = 'source'), '')
+
+-- name: op_pending
+SELECT type, count(*)::int, greatest((extract(epoch FROM clock_timestamp() - min(enqueued_at)) * 1000000)::bigint, 0)
+FROM (SELECT type, enqueued_at FROM {{t}}outbox LIMIT $1::int) x GROUP BY type ORDER BY type
+
+-- name: op_held
+SELECT type, reason, count(*)::int, greatest((extract(epoch FROM clock_timestamp() - min(held_at)) * 1000000)::bigint, 0), coalesce(max(error), '')
+FROM (SELECT type, reason, held_at, error FROM {{t}}held LIMIT $1::int) x GROUP BY type, reason ORDER BY type, reason
+
+-- name: op_retry
+SELECT grp, type, count(*)::int, greatest((extract(epoch FROM clock_timestamp() - min(first_at)) * 1000000)::bigint, 0)
+FROM (SELECT grp, type, first_at FROM {{t}}retry LIMIT $1::int) x GROUP BY grp, type ORDER BY grp, type
+
+-- name: op_dead
+SELECT grp, type, count(*)::int, greatest((extract(epoch FROM clock_timestamp() - min(last_at)) * 1000000)::bigint, 0)
+FROM (SELECT grp, type, last_at FROM {{t}}dead LIMIT $1::int) x GROUP BY grp, type ORDER BY grp, type
+
+-- name: op_relays
+SELECT o.owner, (SELECT count(*) FROM {{t}}slot s WHERE s.scope = 'relay' AND s.owner = o.owner)::int
+FROM {{t}}owner o WHERE o.scope = 'relay' AND o.expires_at > clock_timestamp() ORDER BY o.owner
+
+-- name: op_paused
+SELECT grp, since, who, coalesce(reason, '') FROM {{t}}group WHERE paused ORDER BY grp
+
+-- name: op_live_slots
+SELECT s.slot FROM {{t}}slot s JOIN {{t}}owner o ON o.scope = s.scope AND o.owner = s.owner
+WHERE s.scope = 'relay' AND o.expires_at > clock_timestamp()
