@@ -204,7 +204,12 @@ type feed struct {
 	// next and last follow the deliveries of an ordered session.
 	next, last uint64
 
-	room, asked, inHand int
+	room, inHand int
+	// asked is what is left of the request under way, which is named by token and
+	// must be used up or called over before the deadline.
+	asked    int
+	token    string
+	deadline time.Time
 }
 
 // feedsOf finds the durables of a queue: on the streams of its bindings, where each

@@ -37,23 +37,15 @@ type session struct {
 	s      *subscriber
 	l      *link
 	queue  string
-	prefix string // of the subjects that pulled messages arrive on
+	prefix string // of the subjects on which the server answers requests
 	sub    *client.Subscription
 
 	mu    sync.Mutex
 	over  bool
 	feeds []*feed
 	turn  int
-	pulls map[string]*pull // by the last part of the subject
 	last  uint64
 	hand  map[*held]struct{}
-}
-
-// pull is one request for messages that is not used up.
-type pull struct {
-	feed     *feed
-	left     int
-	deadline time.Time
 }
 
 // held is one message in hand.
@@ -64,7 +56,7 @@ type held struct {
 }
 
 func newSession(s *subscriber, l *link, feeds []*feed) *session {
-	n := &session{s: s, l: l, queue: s.queue(), feeds: feeds, prefix: l.NewRespInbox() + ".", pulls: map[string]*pull{}, hand: map[*held]struct{}{}}
+	n := &session{s: s, l: l, queue: s.queue(), feeds: feeds, prefix: l.NewRespInbox() + ".", hand: map[*held]struct{}{}}
 	for i, f := range feeds {
 		f.room = s.cfg.Prefetch / len(feeds)
 		if i < s.cfg.Prefetch%len(feeds) || f.room == 0 {
@@ -161,15 +153,13 @@ func (n *session) late() bool {
 	defer n.mu.Unlock()
 	n.pull()
 	now := time.Now()
-	for _, p := range n.pulls {
-		if now.After(p.deadline) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.feeds, func(f *feed) bool { return f.asked > 0 && now.After(f.deadline) })
 }
 
-// pull asks for as many messages as there is room for. Called with mu held.
+// pull asks for as many messages as there is room for, with one request for each
+// durable at a time: a delivery does not say which request it belongs to. Requests
+// grow with the acknowledgements that come in while one is under way. Called with
+// mu held.
 func (n *session) pull() {
 	if n.over {
 		return
@@ -178,59 +168,55 @@ func (n *session) pull() {
 	if len(n.feeds) > n.s.cfg.Prefetch {
 		expires = sharedExpires
 	}
-	for range n.feeds {
-		f := n.feeds[n.turn%len(n.feeds)]
-		n.turn++
-		free := n.s.cfg.Prefetch
-		for _, f := range n.feeds {
-			free -= f.asked + f.inHand
-		}
-		batch := min(free, f.room-f.asked-f.inHand)
-		// Rather a few large requests than one for each acknowledgement.
-		if batch < 1 || f.asked > 0 && batch < (f.room+1)/2 {
+	free := n.s.cfg.Prefetch
+	for _, f := range n.feeds {
+		free -= f.asked + f.inHand
+	}
+	first := n.turn
+	for i := range n.feeds {
+		at := (first + i) % len(n.feeds)
+		f := n.feeds[at]
+		batch := min(free, f.room-f.inHand)
+		if batch < 1 || f.asked > 0 {
 			continue
 		}
 		n.last++
-		token := fmt.Sprintf("%x", n.last)
+		n.turn = at + 1 // so that each has its turn when there is room for one only
+		free -= batch
+		f.asked, f.token, f.deadline = batch, fmt.Sprintf("%x", n.last), time.Now().Add(expires+pullGrace)
 		in, _ := json.Marshal(map[string]int64{"batch": int64(batch), "expires": int64(expires)})
-		f.asked += batch
-		n.pulls[token] = &pull{feed: f, left: batch, deadline: time.Now().Add(expires + pullGrace)}
 		// An error means that the connection is over, which the reader learns too.
-		_ = n.l.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+f.stream+"."+f.durable, n.prefix+token, in)
+		_ = n.l.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+f.stream+"."+f.durable, n.prefix+f.token, in)
 	}
 }
 
 // take handles one message of the server's: a delivery or a word about a request.
 func (n *session) take(m *client.Msg) error {
-	token := strings.TrimPrefix(m.Subject, n.prefix)
-	n.mu.Lock()
-	p := n.pulls[token]
 	if status := m.Header.Get("Status"); status != "" && m.Reply == "" {
-		defer n.mu.Unlock()
-		return n.status(token, p, status, m.Header.Get("Description"))
-	}
-	if p == nil {
-		n.mu.Unlock()
-		return nil // of a request that the server has called over
+		return n.status(strings.TrimPrefix(m.Subject, n.prefix), status, m.Header.Get("Description"))
 	}
 	meta, err := m.Metadata()
 	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	i := slices.IndexFunc(n.feeds, func(f *feed) bool { return f.stream == meta.Stream && f.durable == meta.Consumer })
+	if i < 0 || n.feeds[i].asked == 0 {
+		n.mu.Unlock()
+		return nil // not asked for; the server gives it to somebody else after its wait
+	}
+	f := n.feeds[i]
+	if err := n.inOrder(f, meta); err != nil {
 		n.mu.Unlock()
 		return err
 	}
-	if err := n.inOrder(p.feed, meta); err != nil {
-		n.mu.Unlock()
-		return err
-	}
-	if p.left--; p.left == 0 {
-		delete(n.pulls, token)
-	}
-	p.feed.asked--
-	p.feed.inHand++
-	h := &held{feed: p.feed, reply: m.Reply, number: meta.Sequence.Consumer}
+	f.asked--
+	f.inHand++
+	h := &held{feed: f, reply: m.Reply, number: meta.Sequence.Consumer}
 	n.hand[h] = struct{}{}
+	n.pull()
 	n.mu.Unlock()
-	again := meta.NumDelivered > 1 || meta.Sequence.Stream <= p.feed.delivered
+	again := meta.NumDelivered > 1 || meta.Sequence.Stream <= f.delivered
 	msg, problem := decode(m.Header, m.Data, n.s.cfg.Foreign != nil)
 	d := outlast.NewDelivery(msg, n.queue, again, func() { n.ack(h) })
 	d.Problem = problem
@@ -254,18 +240,20 @@ func (n *session) inOrder(f *feed, meta *client.MsgMetadata) error {
 	return nil
 }
 
-// status handles the server's word about a request. Called with mu held.
-func (n *session) status(token string, p *pull, status, text string) error {
-	over := status == "408" || status == "404" || status == "409" && (strings.Contains(text, "Batch Completed") || strings.Contains(text, "MaxBytes"))
-	switch {
-	case status == "100", p == nil:
-		return nil
-	case over:
-		p.feed.asked -= p.left
-		delete(n.pulls, token)
+// status handles the server's word about a request.
+func (n *session) status(token, status, text string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	i := slices.IndexFunc(n.feeds, func(f *feed) bool { return f.asked > 0 && f.token == token })
+	if i < 0 || status == "100" {
+		return nil // of a request that is used up
+	}
+	if status == "408" || status == "404" {
+		n.feeds[i].asked = 0
 		n.pull()
 		return nil
-	case status == "503":
+	}
+	if status == "503" {
 		text = "no consumer is there to answer"
 	}
 	return &outlast.Error{Op: "consume " + n.queue, Code: outlast.CodeUnavailable, Err: fmt.Errorf("%s (status %s)", text, status)}
