@@ -50,7 +50,7 @@ func (p *program) runBulk(ctx context.Context, b bulk) error {
 		return printErr
 	}
 	if err == nil && len(result.Missing) > 0 {
-		err = &outlast.Error{Op: b.deed, Code: outlast.CodeNotFound, Err: fmt.Errorf("%s not there: %q", plural(len(result.Missing), "id"), result.Missing)}
+		err = &outlast.Error{Op: b.deed, Code: outlast.CodeNotFound, Err: fmt.Errorf("%s not found: %q", plural(len(result.Missing), "id"), result.Missing)}
 	}
 	return err
 }

@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver named "sqlite"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver named "pgx"
+	_ "modernc.org/sqlite"             // the driver named "sqlite"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/embedded"
@@ -45,9 +46,8 @@ func (d *database) connectError(err error) error {
 	return &outlast.Error{Op: "connect to " + d.at, Code: outlast.CodeUnavailable, Err: err}
 }
 
-// openDatabase joins the scheme of the database's address to its store. It does
-// not connect, so that a relay can start before its database.
-func (p *program) openDatabase() (*database, error) {
+// openDatabase joins the scheme of the database's address to its store.
+func (p *program) openDatabase(ctx context.Context) (*database, error) {
 	a, err := databaseServer.resolve(p.databaseURL, p.getenv)
 	p.secrets.learn(a.url)
 	if err != nil {
@@ -56,13 +56,18 @@ func (p *program) openDatabase() (*database, error) {
 	if a.scheme == "sqlite" {
 		return p.openSQLite(a)
 	}
-	return p.openPostgres(a)
+	return p.openPostgres(ctx, a)
 }
 
-func (p *program) openPostgres(a address) (*database, error) {
-	db, err := postgres.Open(context.Background(), a.url)
+func (p *program) openPostgres(ctx context.Context, a address) (*database, error) {
+	ctx, cancel := p.brief(ctx)
+	defer cancel()
+	db, err := postgres.Open(ctx, a.url)
+	if outlast.CodeOf(err) == outlast.CodeInvalid {
+		return nil, inUsage("connect to the database", err)
+	}
 	if err != nil {
-		return nil, err
+		return nil, &outlast.Error{Op: "connect to " + a.safe, Code: outlast.CodeOf(err), Err: err}
 	}
 	d := &database{Store: p.postgresStore(db), sql: db, at: a.safe}
 	d.outboxBytes = func(ctx context.Context) (int64, error) { return postgresBytes(ctx, db, p.schema, p.prefix) }
@@ -131,18 +136,20 @@ func (p *program) checkFile(a address) error {
 // migrator returns the migrations of an engine, without a connection.
 func (p *program) migrator(op, engine string) (outlast.Migrator, error) {
 	if engine == "" {
+		if p.databaseURL == "" && p.getenv(databaseServer.env) == "" {
+			return nil, usage(op, "--engine", "postgres or sqlite", "not given", "or give a database URL")
+		}
 		a, err := databaseServer.resolve(p.databaseURL, p.getenv)
 		if err != nil {
-			return nil, withHint(err, "or give --engine")
+			return nil, err
 		}
-		engine = map[string]string{"sqlite": "sqlite"}[a.scheme]
-		if engine == "" {
+		if engine = a.scheme; engine != "sqlite" {
 			engine = "postgres"
 		}
 	}
 	switch engine {
 	case "postgres":
-		db, err := postgres.Open(context.Background(), "postgres://localhost/none") // dials nothing
+		db, err := sql.Open("pgx", "") // dials nothing
 		if err != nil {
 			return nil, err
 		}
@@ -205,7 +212,7 @@ func (p *program) openBroker(ctx context.Context) (*broker, error) {
 	if v, ok := b.Broker.(interface{ Validate() error }); ok {
 		if err := v.Validate(); err != nil {
 			b.close()
-			return nil, usageError{asError("connect to the broker", err)}
+			return nil, inUsage("connect to the broker", err)
 		}
 	}
 	return b, nil
@@ -236,12 +243,4 @@ func (p *program) openEmbedded(ctx context.Context, a address) (*broker, error) 
 			return nil, err
 		}
 	}
-}
-
-func asError(op string, err error) *outlast.Error {
-	var e *outlast.Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return &outlast.Error{Op: op, Code: outlast.CodeInvalid, Err: err}
 }

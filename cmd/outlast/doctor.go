@@ -117,7 +117,7 @@ func (d *diagnosis) count(level outlast.FindingLevel) int {
 }
 
 func (p *program) examineDatabase(ctx context.Context, d *diagnosis, warn thresholds) error {
-	db, err := p.openDatabase()
+	db, err := p.openDatabase(ctx)
 	if err != nil {
 		var u usageError
 		if errors.As(err, &u) {
@@ -248,11 +248,12 @@ func (p *program) examineBroker(ctx context.Context, d *diagnosis, topology *out
 }
 
 // judge says of each promise whether it holds: not when a finding speaks against
-// it, and nobody knows when one of the two servers was not seen to be well.
+// it, and nobody knows when a server was not checked or a check failed for a reason
+// that concerns them all.
 func (d *diagnosis) judge(hasDatabase, hasBroker bool) {
 	blind := ""
 	switch {
-	case d.count(outlast.FindingFail) > 0:
+	case slices.ContainsFunc(d.Findings, func(f outlast.Finding) bool { return f.Level == outlast.FindingFail && f.Promise == "" }):
 		blind = "a check failed"
 	case !hasDatabase:
 		blind = "the database was not checked"
@@ -277,10 +278,10 @@ func (d *diagnosis) judge(hasDatabase, hasBroker bool) {
 func (p *program) printDiagnosis(d *diagnosis) error {
 	for i := range d.Findings {
 		f := &d.Findings[i]
-		f.Text, f.Hint = p.secrets.hide(f.Text), p.secrets.hide(f.Hint)
+		f.Text, f.Hint = p.secrets.hide(oneLine(f.Text)), p.secrets.hide(oneLine(f.Hint))
 	}
 	for i := range d.Promises {
-		d.Promises[i].Because = p.secrets.hide(d.Promises[i].Because)
+		d.Promises[i].Because = p.secrets.hide(oneLine(d.Promises[i].Because))
 	}
 	if p.json {
 		return p.printJSON(d)

@@ -32,6 +32,18 @@ func usage(op, field, limit, given, hint string) error {
 	}}
 }
 
+// inUsage marks an adapter's word about a setting as a wrong command line.
+func inUsage(op string, err error) error {
+	if outlast.CodeOf(err) != outlast.CodeInvalid {
+		return err
+	}
+	var e *outlast.Error
+	if !errors.As(err, &e) {
+		e = &outlast.Error{Op: op, Code: outlast.CodeInvalid, Err: err}
+	}
+	return usageError{e}
+}
+
 // withHint adds advice to an *outlast.Error that has none.
 func withHint(err error, hint string) error {
 	var e *outlast.Error

@@ -160,7 +160,7 @@ func (p *program) showInbox(what, example string,
 
 // withDatabase opens the database for one command and closes it after.
 func (p *program) withDatabase(ctx context.Context, do func(context.Context, *database) error) error {
-	db, err := p.openDatabase()
+	db, err := p.openDatabase(ctx)
 	if err != nil {
 		return err
 	}

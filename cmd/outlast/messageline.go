@@ -192,6 +192,8 @@ func jsonProblem(err error) error {
 	var syntax *json.SyntaxError
 	var wrong *json.UnmarshalTypeError
 	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("not JSON: it ends too early")
 	case errors.As(err, &syntax):
 		return fmt.Errorf("not JSON: at byte %d", syntax.Offset)
 	case errors.As(err, &wrong):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/outlastmq/outlast"
 	"github.com/spf13/cobra"
@@ -190,6 +191,9 @@ to nothing. The engine comes from --engine, or from the scheme of the database U
 			m, err := p.migrator(cmd.CommandPath(), engine)
 			if err != nil {
 				return err
+			}
+			if m.Latest() == 0 { // the store refuses its schema or prefix, and says so
+				return inUsage(cmd.CommandPath(), m.Print(io.Discard, 0, 1))
 			}
 			if to == 0 {
 				to = m.Latest()

@@ -190,6 +190,9 @@ func timeText(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05Z")
 }
 
+// oneLine joins the lines of an error, as drivers write them.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
 func dash(s string) string {
 	if s == "" {
 		return "-"

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/outlastmq/outlast"
@@ -76,30 +78,28 @@ func (p *program) relay(cmd *cobra.Command, f *relayFlags) error {
 		return err
 	}
 	p.brokerLog, p.createDir = logger, true
-	return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
-		return p.withBroker(ctx, func(ctx context.Context, b *broker) error {
-			relay, err := p.newRelay(f, db, b, logger)
-			if err != nil {
-				return err
-			}
-			logger.Info("relay starts", "source", f.conf.Source, "database", db.at, "broker", b.Address(), "version", readVersion().Version)
-			defer logger.Info("relay has ended")
-			return runRelay(ctx, relay, newRelayWatch(relay, db, f, logger), f.listen)
-		})
+	return p.withBroker(cmd.Context(), func(ctx context.Context, b *broker) error {
+		p.completeRelay(f, b, logger)
+		// The settings are checked before the database is waited for, with a store
+		// that is never used.
+		f.conf.Store = p.postgresStore(nil)
+		if _, err := outlast.NewRelay(f.conf); err != nil {
+			return inFlagWords(err)
+		}
+		return p.runRelay(ctx, f, b)
 	})
 }
 
-func (p *program) newRelay(f *relayFlags, db *database, b *broker, logger *slog.Logger) (*outlast.Relay, error) {
+// completeRelay fills what no flag says alone.
+func (p *program) completeRelay(f *relayFlags, b *broker, logger *slog.Logger) {
 	if f.conf.Source == "" {
 		f.conf.Source = p.getenv("OUTLAST_SOURCE")
 	}
-	f.conf.Store, f.conf.Broker, f.conf.Logger = db, b, logger
+	f.conf.Broker, f.conf.Logger = b, logger
 	f.conf.InFlightBytes = int(f.inFlightBytes)
 	if f.conf.Grace == 0 {
 		f.conf.Grace = outlast.NoGrace
 	}
-	relay, err := outlast.NewRelay(f.conf)
-	return relay, inFlagWords(err)
 }
 
 // inFlagWords names a relay's bad settings as the flags that set them.
@@ -120,26 +120,54 @@ func inFlagWords(err error) error {
 	return usageError{e}
 }
 
-// runRelay returns when the relay and everything around it have ended.
-func runRelay(ctx context.Context, relay *outlast.Relay, watch *relayWatch, listen string) error {
+// runRelay returns when the relay and everything around it have ended. The health
+// endpoints answer from the beginning, also while the database is waited for.
+func (p *program) runRelay(ctx context.Context, f *relayFlags, b *broker) error {
+	watch := newRelayWatch(f)
 	var listener net.Listener
-	if listen != "" {
+	if f.listen != "" {
 		var err error
-		if listener, err = net.Listen("tcp", listen); err != nil {
+		if listener, err = net.Listen("tcp", f.listen); err != nil {
 			return usageError{&outlast.Error{Op: "relay --listen", Code: outlast.CodeInvalid, Err: err}}
 		}
 		watch.log.Info("health endpoints", "address", listener.Addr().String())
 	}
 	around, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		watch.run(around, listener)
-	}()
-	err := relay.Run(ctx)
-	stop()
-	<-ended
-	return err
+	var watching sync.WaitGroup
+	watching.Go(func() { watch.run(around, listener) })
+	defer watching.Wait()
+	defer stop()
+
+	db, err := p.waitForDatabase(ctx, watch)
+	if err != nil || db == nil {
+		return err
+	}
+	defer db.close()
+	defer watching.Wait() // before the database is closed
+	defer stop()
+	f.conf.Store = db
+	relay, err := outlast.NewRelay(f.conf)
+	if err != nil {
+		return inFlagWords(err)
+	}
+	watch.attach(relay, db)
+	watch.log.Info("relay starts", "source", f.conf.Source, "database", db.at, "broker", b.Address(), "version", readVersion().Version)
+	defer watch.log.Info("relay has ended")
+	return relay.Run(ctx)
+}
+
+// waitForDatabase opens the database, however long it is away; nil when ctx ended.
+func (p *program) waitForDatabase(ctx context.Context, watch *relayWatch) (*database, error) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		db, err := p.openDatabase(ctx)
+		if err == nil || !outlast.Retryable(err) {
+			return db, err
+		}
+		watch.starting(err)
+		if !pause(ctx, wait/2+rand.N(wait/2)) {
+			return nil, nil
+		}
+	}
 }
 
 // logger writes to stderr, with secrets hidden.

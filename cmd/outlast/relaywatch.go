@@ -29,21 +29,50 @@ var digits = regexp.MustCompile(`[0-9]+`)
 // relayWatch looks at a running relay and at what waits, tells problems in words,
 // and answers the health endpoints. It changes nothing.
 type relayWatch struct {
-	health func() outlast.RelayHealth
-	db     *database
-	every  time.Duration
-	warn   thresholds
-	log    *slog.Logger
+	every time.Duration
+	warn  thresholds
+	log   *slog.Logger
 
 	mu       sync.Mutex
+	health   func() outlast.RelayHealth
+	db       *database      // nil while it is waited for
 	held     map[string]int // messages that wait for a route, by type
 	warnings []string
 
 	logged map[string]time.Time // what was said, and when
 }
 
-func newRelayWatch(relay *outlast.Relay, db *database, f *relayFlags, logger *slog.Logger) *relayWatch {
-	return &relayWatch{health: relay.Health, db: db, every: f.every, warn: f.warn, log: logger, logged: map[string]time.Time{}}
+func newRelayWatch(f *relayFlags) *relayWatch {
+	began := time.Now()
+	w := &relayWatch{every: f.every, warn: f.warn, log: f.conf.Logger, logged: map[string]time.Time{}}
+	w.health = func() outlast.RelayHealth {
+		return outlast.RelayHealth{StoreError: "not connected yet", Link: outlast.Link{State: outlast.LinkDown, Since: began, Reason: "not started"}}
+	}
+	return w
+}
+
+// starting notes why the database cannot be opened yet.
+func (w *relayWatch) starting(err error) {
+	text := err.Error()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.health()
+	before.StoreError = text
+	w.health = func() outlast.RelayHealth { return before }
+}
+
+// attach gives it the relay to look at.
+func (w *relayWatch) attach(relay *outlast.Relay, db *database) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.health, w.db = relay.Health, db
+}
+
+func (w *relayWatch) current() (outlast.RelayHealth, *database) {
+	w.mu.Lock()
+	health, db := w.health, w.db
+	w.mu.Unlock()
+	return health(), db
 }
 
 // relayReport is the body of the health endpoints.
@@ -81,13 +110,17 @@ func (w *relayWatch) wait(first bool) time.Duration {
 
 // look asks the database what waits. An outage of it is the relay's own to tell.
 func (w *relayWatch) look(ctx context.Context) {
+	_, db := w.current()
+	if db == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, w.every)
 	defer cancel()
-	s, err := w.db.Operator().Status(ctx)
+	s, err := db.Operator().Status(ctx)
 	if err != nil {
 		return
 	}
-	size, err := w.db.outboxBytes(ctx)
+	size, err := db.outboxBytes(ctx)
 	if err != nil {
 		size = 0
 	}
@@ -105,7 +138,7 @@ func (w *relayWatch) look(ctx context.Context) {
 // report puts into words what is wrong now. It is ready while both servers are
 // there: a route that takes nothing is a problem of that route only.
 func (w *relayWatch) report() relayReport {
-	h := w.health()
+	h, _ := w.current()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := relayReport{
@@ -181,7 +214,8 @@ func (w *relayWatch) handler() http.Handler {
 		answer(out, r.Ready, r)
 	})
 	mux.HandleFunc("GET /livez", func(out http.ResponseWriter, _ *http.Request) {
-		alive := !stuck(w.health(), time.Now())
+		h, _ := w.current()
+		alive := !stuck(h, time.Now())
 		answer(out, alive, struct {
 			Alive bool `json:"alive"`
 		}{alive})

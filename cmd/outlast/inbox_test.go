@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/outlastmq/outlast"
+)
+
+// receive lets the group's inbox record n messages, each by what settle does.
+func (s *shell) receive(group string, n int, settle func(outlast.InboxTx, *outlast.Message) error) []string {
+	s.t.Helper()
+	ctx := s.t.Context()
+	db, err := s.program(&syncBuffer{}, &syncBuffer{}).openDatabase(ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.close()
+	var ids []string
+	for i := range n {
+		m := &outlast.Message{Envelope: outlast.Envelope{
+			ID: outlast.NewID(), Type: "order.placed.v1", Kind: outlast.KindEvent, Source: "orders", Key: fmt.Sprintf("k%d", i),
+			EnqueuedAt: time.Now(), ContentType: "application/json",
+		}, Body: []byte(`{"n":1}`)}
+		tx, err := db.Inbox().Begin(ctx, group, []outlast.Mark{{Source: m.Source, ID: m.ID, Hash: 7, EnqueuedAt: m.EnqueuedAt}})
+		if err == nil {
+			err = settle(tx, m)
+		}
+		if err == nil {
+			err = tx.Commit(ctx)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		ids = append(ids, m.ID)
+	}
+	return ids
+}
+
+func (s *shell) bury(group string, n int) []string {
+	s.t.Helper()
+	return s.receive(group, n, func(tx outlast.InboxTx, m *outlast.Message) error {
+		return tx.Bury(s.t.Context(), &outlast.DeadLetterRecord{
+			Group: group, Message: m, Reason: "attempts spent", Error: "charge card: refused\x1b[2J", Attempts: 15, Fingerprint: "f-" + group, FirstAt: time.Now(),
+		})
+	})
+}
+
+func TestDeadLetters(t *testing.T) {
+	s := withTables(t)
+	contains(t, s.ok("dead", "list"), "there are no dead letters")
+	billing := s.bury("billing", 7)
+	s.bury("mail", 3)
+	contains(t, s.ok("dead", "list", "--group", "billing"), billing[0], "attempts spent", "f-billing", "charge card: refused")
+	contains(t, s.ok("dead", "show", "billing", billing[0]), "15", "orders", `{"n":1}`)
+	s.fails(exitFailure, []string{"not found"}, "dead", "show", "mail", billing[0])
+	contains(t, s.ok("status", "--interval", "100ms"), "DEAD", "billing", "mail")
+
+	s.fails(exitUsage, []string{"--all"}, "dead", "replay")
+	s.fails(exitUsage, []string{"--rate"}, "dead", "replay", "--all", "--rate", "-1")
+	contains(t, s.ok("dead", "replay", "--fingerprint", "f-billing", "--dry-run"), "would be replayed: 7")
+	contains(t, s.ok("dead", "replay", billing[0]), "replayed: 1")
+	contains(t, s.ok("dead", "replay", "--group", "billing", "--limit", "2"), "replayed: 2")
+	result := decode[bulkResult](s, "dead", "replay", "--all", "--rate", "1000", "--reason", "card service is back")
+	if result.Selected != 7 || result.Done != 7 {
+		t.Errorf("replayed over groups: %+v", result)
+	}
+	if left := decode[[]outlast.Item](s, "dead", "list"); len(left) != 0 {
+		t.Errorf("dead after the replay: %+v", left)
+	}
+	if waiting := decode[[]outlast.Item](s, "retry", "list"); len(waiting) != 10 {
+		t.Errorf("%d wait for a retry, want 10", len(waiting))
+	}
+	contains(t, s.ok("actions"), "card service is back")
+}
+
+func TestDeadDiscardNeedsAReason(t *testing.T) {
+	s := withTables(t)
+	ids := s.bury("billing", 4)
+	s.fails(exitUsage, []string{"--reason", "recorded"}, "dead", "discard", ids[0])
+	contains(t, s.ok("dead", "discard", ids[0], "--reason", "test order"), "discarded: 1")
+	contains(t, s.ok("dead", "discard", "--group", "billing", "--older-than", "1h", "--reason", "none is that old"), "discarded: 0")
+	contains(t, s.ok("dead", "discard", "--group", "billing", "--reason", "rest"), "discarded: 3")
+}
+
+func TestReplayAtARateCanBeInterrupted(t *testing.T) {
+	s := withTables(t)
+	s.bury("billing", 5)
+	ctx, cancel := contextAfter(t, 300*time.Millisecond)
+	defer cancel()
+	got := s.runContext(ctx, "dead", "replay", "--all", "--rate", "0.01")
+	if got.code != exitFailure {
+		t.Errorf("exit code %d", got.code)
+	}
+	contains(t, got.err, "interrupted; 1 of 5 done")
+	contains(t, got.out, "replayed: 1 of 5 selected")
+	if left := decode[[]outlast.Item](s, "dead", "list"); len(left) != 4 {
+		t.Errorf("%d are left, want 4", len(left))
+	}
+}
+
+func TestRetry(t *testing.T) {
+	s := withTables(t)
+	contains(t, s.ok("retry", "list"), "nothing waits for a retry")
+	ids := s.receive("billing", 2, func(tx outlast.InboxTx, m *outlast.Message) error {
+		return tx.Wait(s.t.Context(), &outlast.Waiting{Group: "billing", Message: m, Attempts: 1, Wait: time.Hour, Reason: "failed", Error: "no route to host"})
+	})
+	contains(t, s.ok("retry", "list", "--group", "billing"), ids[0], ids[1], "failed", "no route to host")
+	contains(t, s.ok("retry", "show", "billing", ids[0]), "no route to host")
+	contains(t, s.ok("retry", "now", ids[1], "--reason", "host is back"), "made due: 1")
+	var due int
+	for _, it := range decode[[]outlast.Item](s, "retry", "list") {
+		if it.NextAt.Before(time.Now().Add(30 * time.Minute)) {
+			due++
+		}
+	}
+	if due != 1 {
+		t.Errorf("%d are due, want 1", due)
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	s := withTables(t)
+	contains(t, s.ok("pause", "billing", "--reason", "card service is down"), "billing is paused")
+	contains(t, s.ok("status", "--interval", "100ms"), "PAUSED: group billing", "ada@", "card service is down")
+	s.ok("resume", "billing")
+	if report := decode[statusReport](s, "status", "--interval", "100ms"); len(report.Groups) != 0 {
+		t.Errorf("still paused: %+v", report.Groups)
+	}
+	s.fails(exitUsage, []string{"GROUP"}, "pause")
+}
