@@ -32,6 +32,8 @@
 // when one has gone elsewhere. That needs a server with JetStream API level 4 (the
 // request that resets a consumer). On older servers the durable has one message in
 // hand at a time, which keeps the order and costs a round trip for each message.
+// A new session gives again what an earlier one acknowledged behind a message that
+// it did not acknowledge.
 // Of two subscribers to one ordered queue each gets an unbroken sequence, but they
 // disturb each other until one ends: exclusive use is up to the caller.
 //

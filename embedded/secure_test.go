@@ -1,0 +1,110 @@
+package embedded
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/nats"
+)
+
+// startPlainServer runs a server with other settings than an embedded one has.
+func startPlainServer(t *testing.T, o server.Options) string {
+	t.Helper()
+	o.Host, o.Port, o.JetStream, o.StoreDir, o.NoSigs, o.NoLog = "127.0.0.1", -1, true, t.TempDir(), true, true
+	ns, err := server.NewServer(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Start()
+	t.Cleanup(func() { ns.Shutdown(); ns.WaitForShutdown() })
+	if !ns.ReadyForConnections(startTimeout) {
+		t.Fatal("the server did not get ready")
+	}
+	return ns.Addr().String()
+}
+
+func TestMissingRights(t *testing.T) {
+	t.Parallel()
+	allow := func(subjects ...string) *server.Permissions {
+		return &server.Permissions{Publish: &server.SubjectPermission{Allow: subjects}, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}}}
+	}
+	at := startPlainServer(t, server.Options{Users: []*server.User{
+		{Username: "all", Password: "a"},
+		{Username: "elsewhere", Password: "e", Permissions: allow("$JS.API.>", "outlast.commands.>")},
+		{Username: "blind", Password: "b", Permissions: allow("outlast.events.>")},
+	}})
+	b := nats.Broker("nats://all:a@" + at)
+	apply(t, b, group("billing", false))
+	publisher(t, b).confirm(messages(1, 1)...)
+
+	for _, user := range []string{"elsewhere:e", "blind:b"} {
+		b := nats.Broker("nats://" + user + "@" + at)
+		x := publisher(t, b).outcomes(messages(1, 1)...)[0]
+		want(t, x, outlast.OutcomeLaneError, true)
+		if outlast.CodeOf(x.Err) != outlast.CodeDenied {
+			t.Errorf("%s: %v", user, x.Err)
+		}
+	}
+	_, err := nats.Broker("nats://blind:b@"+at).Topology().Depth(testContext(t), "billing.0")
+	if outlast.CodeOf(err) != outlast.CodeDenied {
+		t.Errorf("depth: %v", err)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	certificate, roots := selfSigned(t)
+	secure := startPlainServer(t, server.Options{TLS: true, TLSTimeout: 5, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}})
+	plain := startPlainServer(t, server.Options{})
+	for _, c := range []struct {
+		name, address string
+		opts          []nats.Option
+		good          bool
+	}{
+		{"trusted", "tls://" + secure, []nats.Option{nats.TLS(&tls.Config{RootCAs: roots})}, true},
+		{"unknown root", "tls://" + secure, nil, false},
+		{"other name", "tls://" + strings.Replace(secure, "127.0.0.1", "localhost", 1), []nats.Option{nats.TLS(&tls.Config{RootCAs: roots})}, false},
+		{"a server without TLS", "tls://" + plain, []nats.Option{nats.TLS(&tls.Config{RootCAs: roots})}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := nats.Broker(c.address, c.opts...).Topology().Examine(testContext(t))
+			if (err == nil) != c.good {
+				t.Fatalf("got %v", err)
+			}
+		})
+	}
+}
+
+// selfSigned makes a certificate for 127.0.0.1.
+func selfSigned(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
+}
