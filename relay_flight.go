@@ -168,7 +168,9 @@ func (r *relayRun) offer(now time.Time, f *flight) bool {
 		r.failFlight(f, HeldRefused, f.invalid)
 		return false
 	}
-	if rt.state == routeClosed || (rt.state == routeDraining && !f.row.InHeld) {
+	// While a route drains, rows that wait for it go first, in the order of Seq; any
+	// other joins them, even one that waited behind its key.
+	if rt.state == routeClosed || (rt.state == routeDraining && !f.row.Reason.OfRoute()) {
 		r.holdFlight(f, Hold{Reason: rt.reason, Wait: -1, Attempts: f.row.Attempts, Error: rt.fault})
 		return false
 	}
@@ -231,6 +233,9 @@ func (r *relayRun) holdFlight(f *flight, h Hold) {
 	if h.Reason.OfRoute() {
 		f.route.moves++
 		f.route.moving++
+		if row.InHeld {
+			f.route.rewind()
+		}
 	}
 	r.settle.hold(f, h)
 }

@@ -59,8 +59,8 @@ func (r *relayRun) stepHeld(now time.Time) time.Time {
 		k := h.keys[0]
 		h.keys = h.keys[1:]
 		s := r.leases.slots[k.id.Slot]
-		if s == nil || s.loading || r.flights.keys[k.id] != k {
-			k.loading = false
+		if s == nil || s.loading || r.flights.keys[k.id] != k || k.moving > 0 {
+			k.loading = false // rows on their way there ask again when they arrive
 			continue
 		}
 		r.loadKey(k, s.lease)
@@ -121,19 +121,24 @@ func (r *relayRun) indexed(now time.Time, leases []Lease, index HeldIndex) {
 		r.held.wantKey(k)
 	}
 	for _, c := range index.Routes {
-		rt := r.route(c.Route)
-		if rt.state != routeOpen {
-			continue
-		}
-		if now.Sub(rt.worked) > stallLimit {
-			r.closeRoute(now, rt, c.Reason, "rows wait for "+c.Route.String())
-			rt.probeAt = now
-			continue
-		}
-		rt.reason = c.Reason
-		r.drainRoute(now, rt)
+		r.routeHolds(now, r.route(c.Route), c.Reason)
 	}
 	r.picks.burst(now)
+}
+
+// routeHolds takes the news that rows wait for a route.
+func (r *relayRun) routeHolds(now time.Time, rt *routeState, reason HeldReason) {
+	switch {
+	case rt.state == routeClosed:
+	case rt.state == routeDraining:
+		rt.rewind() // they may be of a slot that came to us meanwhile
+	case now.Sub(rt.worked) > stallLimit:
+		r.closeRoute(now, rt, reason, "rows wait for "+rt.Route.String())
+		rt.probeAt = now
+	default:
+		rt.reason = reason
+		r.drainRoute(now, rt)
+	}
 }
 
 // loadDue reads what has come due: scheduled messages, and failed ones whose
@@ -206,13 +211,18 @@ func (r *relayRun) loadKey(k *keyState, lease Lease) {
 	})
 }
 
-// keyLoaded takes the rows behind a key. A first row with a reason of its own
+// keyLoaded takes the rows behind a key, unless others were moved there since the
+// page was asked for: they may belong before its rows. A first row with a reason of its own
 // keeps the key back until its time or a person comes; the others are sent in
-// order. When none is left, and none was moved there since the page was asked for,
-// the key is free.
+// order. When none is left, the key is free.
 func (r *relayRun) keyLoaded(now time.Time, k *keyState, rows []*Row, moves int) {
 	if k.busy != nil || len(k.queue) > 0 {
 		return // its end asks again
+	}
+	if k.moves != moves {
+		r.picks.rest(now)
+		r.held.wantKey(k)
+		return
 	}
 	for _, row := range rows {
 		s := r.leases.slots[row.Slot]
@@ -233,11 +243,10 @@ func (r *relayRun) keyLoaded(now time.Time, k *keyState, rows []*Row, moves int)
 	switch {
 	case len(k.queue) > 0:
 		r.advance(now, k)
-	case len(rows) < keyPage && k.moves == moves && k.moving == 0:
+	case len(rows) < keyPage:
 		k.held = false
 		r.advance(now, k)
-	default:
-		r.picks.rest(now)
+	default: // a page of rows that are in hand: their end is near
 		r.held.wantKey(k)
 	}
 }

@@ -39,6 +39,7 @@ type routeState struct {
 	loadedTo int64 // the Seq up to which they were read, while draining
 	moves    int   // rows moved to the held because of it so far
 	moving   int   // of these, not committed yet
+	rewinds  int   // see rewind
 }
 
 type routeStatus int
@@ -145,6 +146,14 @@ func (r *relayRun) drainRoute(now time.Time, rt *routeState) {
 	}
 }
 
+// rewind makes the drain read from the start again, and disbelieve a page that is
+// under way: rows have come to wait for the route whose place may be before what
+// was read already.
+func (rt *routeState) rewind() {
+	rt.loadedTo = 0
+	rt.rewinds++
+}
+
 // planProbe sets the time of the next probe: every few seconds in the long run.
 func (r *relayRun) planProbe(now time.Time, rt *routeState) {
 	wait := doubling(500*time.Millisecond, 4*time.Second, rt.probes)
@@ -182,8 +191,8 @@ func (r *relayRun) stepRoutes(now time.Time) time.Time {
 
 // stepClosed probes a closed route with one of its own rows.
 func (r *relayRun) stepClosed(now time.Time, rt *routeState) time.Time {
-	if rt.probe != nil || rt.loading {
-		return time.Time{}
+	if rt.probe != nil || rt.loading || rt.moving > 0 {
+		return time.Time{} // an earlier row may still be on its way to the held
 	}
 	if now.Before(rt.probeAt) {
 		return rt.probeAt
@@ -193,7 +202,7 @@ func (r *relayRun) stepClosed(now time.Time, rt *routeState) time.Time {
 }
 
 // probeWith sends the row of a page alone, or opens the route when none waits.
-func (r *relayRun) probeWith(now time.Time, rt *routeState, rows []*Row, _ bool) {
+func (r *relayRun) probeWith(now time.Time, rt *routeState, rows []*Row) {
 	if rt.state != routeClosed {
 		return
 	}
@@ -233,10 +242,16 @@ func (r *relayRun) stepDraining(now time.Time, rt *routeState) time.Time {
 	if now.Before(rt.loadAt) {
 		return rt.loadAt
 	}
-	moves := rt.moves
+	if rt.moving > 0 {
+		// A page read now could hold a later row of a key and miss an earlier one. With
+		// the picks resting they all arrive.
+		r.picks.rest(now)
+		return time.Time{}
+	}
+	moves, rewinds := rt.moves, rt.rewinds
 	r.loadRoute(rt, HeldQuery{Route: &rt.Route, After: rt.loadedTo, MaxRows: heldPage, MaxBytes: r.conf.InFlightBytes},
-		func(now time.Time, rt *routeState, rows []*Row, ok bool) {
-			if rt.state == routeDraining && ok {
+		func(now time.Time, rt *routeState, rows []*Row) {
+			if rt.state == routeDraining && rt.rewinds == rewinds {
 				r.drained(now, rt, rows, moves)
 			}
 		})
@@ -267,13 +282,10 @@ func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int
 		r.dropOwnLane(rt)
 		return
 	}
-	// Rows are on their way behind us. With the picks resting they all arrive.
-	r.picks.rest(now)
-	rt.loadAt = now.Add(firstPause)
 }
 
 // loadRoute reads held rows of a route in a job.
-func (r *relayRun) loadRoute(rt *routeState, q HeldQuery, then func(now time.Time, rt *routeState, rows []*Row, ok bool)) {
+func (r *relayRun) loadRoute(rt *routeState, q HeldQuery, then func(now time.Time, rt *routeState, rows []*Row)) {
 	q.Leases = r.leases.active()
 	rt.loading = true
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
@@ -286,7 +298,7 @@ func (r *relayRun) loadRoute(rt *routeState, q HeldQuery, then func(now time.Tim
 				rt.probeAt = rt.loadAt
 				return
 			}
-			then(now, rt, page.Rows, true)
+			then(now, rt, page.Rows)
 		}
 	})
 }
