@@ -1,6 +1,7 @@
 package outlast
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -32,6 +33,8 @@ type Consumer struct {
 	running atomic.Bool
 	mu      sync.Mutex
 	status  ConsumerHealth
+	// storeErrors are the last errors of the database, empty for success.
+	storeErrors [storeParts]string
 }
 
 // boundHandler is a handler as this group runs it.
@@ -141,6 +144,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	c.updateStatus(func(h *ConsumerHealth) { h.Running = true })
 	defer c.updateStatus(func(h *ConsumerHealth) {
 		*h = ConsumerHealth{Group: h.Group, Subscriptions: c.idleSubscriptions()}
+		c.storeErrors = [storeParts]string{}
 	})
 	run.run()
 	return nil
@@ -180,20 +184,31 @@ func (c *Consumer) updateStatus(change func(*ConsumerHealth)) {
 	change(&c.status)
 }
 
+// storePart is a part of the work with the database that fails by itself.
+type storePart int
+
+const (
+	partWork storePart = iota // messages
+	partBeat                  // signs of life, pauses, leases
+	storeParts
+)
+
 // noteStore keeps the last state of the database for Health and logs its changes.
-func (c *Consumer) noteStore(err error) {
+func (c *Consumer) noteStore(part storePart, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	c.mu.Lock()
 	was := c.status.StoreError
-	c.status.StoreError = text
+	c.storeErrors[part] = text
+	now := cmp.Or(c.storeErrors[:]...)
+	c.status.StoreError = now
 	c.mu.Unlock()
 	switch {
-	case text != "" && was == "":
-		c.log.Warn("the database does not answer as it should; trying again", "error", text)
-	case text == "" && was != "":
+	case now != "" && was == "":
+		c.log.Warn("the database does not answer as it should; trying again", "error", now)
+	case now == "" && was != "":
 		c.log.Info("the database answers again")
 	}
 }

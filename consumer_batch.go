@@ -3,6 +3,7 @@ package outlast
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -37,7 +38,10 @@ func (b *batchSize) grow() {
 // When one message fails, it runs alone and the rest again in batches, in order;
 // only its failure alone counts.
 func (r *consumerRun) settleAll(ctx context.Context, ts []*task) {
-	for len(ts) > 1 && ctx.Err() == nil {
+	for ctx.Err() == nil {
+		if ts = unbroken(ts); len(ts) < 2 {
+			break
+		}
 		culprit, err := r.tryBatch(ctx, ts)
 		switch {
 		case err == nil:
@@ -61,6 +65,12 @@ func (r *consumerRun) settleAll(ctx context.Context, ts []*task) {
 	for _, t := range ts {
 		r.settleOne(ctx, t)
 	}
+}
+
+// unbroken leaves out what must not run because an earlier message of its lane
+// was dropped.
+func unbroken(ts []*task) []*task {
+	return slices.DeleteFunc(slices.Clone(ts), func(t *task) bool { return t.lane.broken })
 }
 
 // batchItem is what one transaction makes of one of its messages.

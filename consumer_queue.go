@@ -26,6 +26,9 @@ type lane struct {
 	tasks  []*task
 	hand   int  // tasks of it in workers' hands
 	listed bool // in ready, or parked at a limiter
+	// broken: of the tasks that a worker took together, one was dropped, and those
+	// behind it must not run. It belongs to that worker.
+	broken bool
 }
 
 // maxOurs bounds what is remembered of lost sessions.
@@ -158,6 +161,7 @@ func (q *workQueue) done(ts []*task) {
 			t.h.limit.release(q)
 		}
 		t.lane.hand--
+		t.lane.broken = false
 		q.list(t.lane)
 	}
 	q.idle.Broadcast()

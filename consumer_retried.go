@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -23,8 +24,10 @@ func (l *retryLoop) retry(ctx context.Context, cl *claimed) {
 	if err != nil {
 		cl.tx.Rollback()
 	}
-	if ctx.Err() == nil {
-		l.r.c.noteStore(err)
+	if errors.Is(err, errBusy) {
+		sleep(ctx, time.Second, l.r.stop.Done())
+	} else if ctx.Err() == nil {
+		l.r.c.noteStore(partWork, err)
 	}
 }
 
@@ -33,8 +36,14 @@ func (l *retryLoop) step(ctx context.Context, cl *claimed) error {
 	if f, ok := l.takeKept(cl.w); ok {
 		return l.record(ctx, cl, f)
 	}
-	if cl.kills {
-		return l.record(ctx, cl, l.r.c.bury(m, h, DeadKills, errKills))
+	if cl.alone {
+		kills, err := l.r.kills(messageID{m.Source, m.ID})
+		if err != nil {
+			return err
+		}
+		if kills {
+			return l.record(ctx, cl, l.r.c.bury(m, h, DeadKills, errKills))
+		}
 	}
 	if expired(m) {
 		return l.done(ctx, cl, Handled{Result: HandledExpired, Err: errExpired})
@@ -106,6 +115,7 @@ func (l *retryLoop) record(ctx context.Context, cl *claimed, f fate) error {
 func (l *retryLoop) report(cl *claimed, end Handled) {
 	end.Group, end.Message = l.r.c.conf.Group, cl.w.Message
 	l.r.purge.saw(cl.w.Message)
+	l.r.suspects.clear(messageID{cl.w.Message.Source, cl.w.Message.ID})
 	eachHook(&l.r.c.hooks, func(hook HookHandled) { hook.OnHandled(end) })
 }
 

@@ -25,10 +25,8 @@ type retryLoop struct {
 
 	kept map[messageID]keptFate // guarded by mu
 
-	// What follows belongs to the loop's goroutine. The suspect that the inbox knows
-	// to be about to run, and whether it was so too often:
-	counted messageID
-	kills   bool
+	// What follows belongs to the loop's goroutine.
+	alone bool // the last look found a suspect: the next is while nothing else runs
 	// Looks in a row that found something due and locked, nothing due, an error:
 	spins, empty, errors int
 }
@@ -38,7 +36,7 @@ type claimed struct {
 	tx    RetryTx
 	w     *Waiting
 	h     *boundHandler
-	kills bool // too many processes died with it in hand
+	alone bool // it may have killed a process
 }
 
 func newRetryLoop(r *consumerRun) *retryLoop {
@@ -82,12 +80,12 @@ func (l *retryLoop) claim(stop, work context.Context) time.Duration {
 	case <-stop.Done():
 		return 0
 	}
-	alone := l.r.peers.newlyDead()
-	if !l.r.gate.enter(alone, func() bool { return stop.Err() != nil }) {
+	// A suspect that was found runs alone; a mere look holds nobody up.
+	if !l.r.gate.enter(l.alone, func() bool { return stop.Err() != nil }) {
 		<-l.slots
 		return 0
 	}
-	cl, next, err := l.begin(work, alone)
+	cl, next, err := l.begin(work)
 	if cl != nil {
 		l.spins, l.empty, l.errors = 0, 0, 0
 		l.runs.Go(func() {
@@ -109,7 +107,7 @@ func (l *retryLoop) finish() {
 
 // begin locks a due message whose handler may start now. Without one it returns
 // the time until the next is due.
-func (l *retryLoop) begin(ctx context.Context, alone bool) (*claimed, time.Duration, error) {
+func (l *retryLoop) begin(ctx context.Context) (*claimed, time.Duration, error) {
 	types := l.r.openTypes()
 	if len(types) == 0 {
 		return nil, 0, nil
@@ -118,12 +116,19 @@ func (l *retryLoop) begin(ctx context.Context, alone bool) (*claimed, time.Durat
 	if err != nil || tx == nil {
 		return nil, next, err
 	}
-	cl := &claimed{tx: tx, w: tx.Waiting(), kills: l.kills}
-	if id := (messageID{cl.w.Message.Source, cl.w.Message.ID}); alone && id != l.counted {
-		tx.Rollback() // the count is a transaction of its own
-		return nil, 0, l.count(ctx, id)
+	alone := l.alone
+	l.alone = false
+	if l.r.peers.newlyDead() {
+		if !alone {
+			tx.Rollback()
+			l.alone = true
+			return nil, 0, nil
+		}
+		if tx, err = l.count(ctx, types, tx); err != nil || tx == nil {
+			return nil, 0, err
+		}
 	}
-	l.counted, l.kills = messageID{}, false
+	cl := &claimed{tx: tx, w: tx.Waiting(), alone: alone}
 	cl.h = l.r.c.handlers[cl.w.Message.Type]
 	if cl.h == nil || !l.r.queue.reserve(cl.h) {
 		tx.Rollback()
@@ -132,19 +137,38 @@ func (l *retryLoop) begin(ctx context.Context, alone bool) (*claimed, time.Durat
 	return cl, 0, nil
 }
 
-// count has the inbox know that a retry is about to run shortly after a process
-// died, perhaps with this very message in hand.
-func (l *retryLoop) count(ctx context.Context, id messageID) error {
-	n, err := l.r.c.inbox.Suspect(ctx, l.r.c.conf.Group, id.source, id.id)
-	if err == nil {
-		l.counted, l.kills = id, n >= killsProcess
+// count has the inbox know that the message of tx is about to run shortly after a
+// process died, perhaps with it in hand, and returns it locked again. The count is
+// a transaction of its own, and some engines have one writer; when another
+// instance is quicker in between, there is no transaction.
+func (l *retryLoop) count(ctx context.Context, types []string, tx RetryTx) (RetryTx, error) {
+	id := retryID(tx)
+	if l.r.suspects.get(id) > 0 {
+		return tx, nil
 	}
-	return err
+	tx.Rollback()
+	if err := l.r.countSuspect(ctx, id); err != nil {
+		return nil, err
+	}
+	tx, _, err := l.r.c.inbox.BeginRetry(ctx, l.r.c.conf.Group, types)
+	if err != nil || tx == nil {
+		return nil, err
+	}
+	if retryID(tx) != id {
+		tx.Rollback()
+		return nil, nil
+	}
+	return tx, nil
+}
+
+func retryID(tx RetryTx) messageID {
+	m := tx.Waiting().Message
+	return messageID{m.Source, m.ID}
 }
 
 // pause is the time until the next look when nothing was found.
 func (l *retryLoop) pause(next time.Duration, err error) time.Duration {
-	l.r.c.noteStore(err)
+	l.r.c.noteStore(partWork, err)
 	if err != nil {
 		l.errors++
 		return jitter(doubling(holdFirst, holdLongest, l.errors))

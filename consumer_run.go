@@ -16,15 +16,16 @@ type consumerRun struct {
 	work context.Context
 	cut  context.CancelCauseFunc
 
-	queue   *workQueue
-	gate    *gate
-	batch   *batchSize
-	peers   *peers
-	purge   *purger
-	retries *retryLoop
-	subs    *subscriptions
-	leased  bool // queues are shared by leases
-	paused  atomic.Bool
+	queue    *workQueue
+	gate     *gate
+	batch    *batchSize
+	peers    *peers
+	suspects *suspects
+	purge    *purger
+	retries  *retryLoop
+	subs     *subscriptions
+	leased   bool // queues are shared by leases
+	paused   atomic.Bool
 
 	leaseEnds time.Time // by this process's clock, early rather than late
 }
@@ -35,11 +36,12 @@ const farewell = 2 * time.Second
 func newConsumerRun(c *Consumer, ctx context.Context) *consumerRun {
 	r := &consumerRun{
 		c: c, stop: ctx,
-		queue:  newWorkQueue(),
-		batch:  &batchSize{now: c.conf.Batch, max: c.conf.Batch},
-		peers:  newPeers(3 * c.conf.HeartbeatInterval),
-		purge:  &purger{before: map[string]time.Time{}},
-		leased: c.ordered,
+		queue:    newWorkQueue(),
+		batch:    &batchSize{now: c.conf.Batch, max: c.conf.Batch},
+		peers:    newPeers(3 * c.conf.HeartbeatInterval),
+		suspects: &suspects{count: map[messageID]int{}},
+		purge:    &purger{before: map[string]time.Time{}},
+		leased:   c.ordered,
 	}
 	r.work, r.cut = context.WithCancelCause(context.WithoutCancel(ctx))
 	r.gate = newGate(func(slow bool) {
@@ -73,7 +75,7 @@ func (r *consumerRun) prepare() error {
 		if err == nil {
 			err = r.beat(r.stop)
 		}
-		r.c.noteStore(err)
+		r.c.noteStore(partBeat, err)
 		if err == nil || !Retryable(err) {
 			return err
 		}
@@ -129,8 +131,8 @@ func (r *consumerRun) keep(ctx context.Context) {
 		if !sleep(ctx, r.c.conf.HeartbeatInterval/2, nil) {
 			return
 		}
-		if err := r.beat(ctx); err != nil && ctx.Err() == nil {
-			r.c.noteStore(err)
+		if err := r.beat(ctx); ctx.Err() == nil {
+			r.c.noteStore(partBeat, err)
 		}
 	}
 }
@@ -232,7 +234,7 @@ func (r *consumerRun) stayAlive(ctx context.Context) {
 			})
 		}
 		if ctx.Err() == nil {
-			r.c.noteStore(err)
+			r.c.noteStore(partBeat, err)
 		}
 	}
 }

@@ -23,13 +23,18 @@ const (
 
 // settleOne brings a task to its end: acknowledged when the inbox has committed
 // what became of it, or dropped when it will be delivered again anyway. While the
-// database is out it holds the task, and with it the key.
+// database is out it holds the task, and with it the key. A task whose lane has
+// lost an earlier one is dropped too: the broker delivers both again, in order.
 func (r *consumerRun) settleOne(ctx context.Context, t *task) {
+	if t.lane.broken {
+		return
+	}
+	defer func() { t.lane.broken = !t.settled }()
 	for n := 0; ; {
 		err := r.step(ctx, t)
 		switch {
 		case err == nil:
-			r.c.noteStore(nil)
+			r.c.noteStore(partWork, nil)
 			return
 		case errors.Is(err, errAgain):
 			continue
@@ -37,7 +42,7 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 			return // cut: no attempt, and the delivery goes back
 		}
 		if !errors.Is(err, errBusy) {
-			r.c.noteStore(err)
+			r.c.noteStore(partWork, err)
 		}
 		if !sleep(ctx, jitter(doubling(holdFirst, holdLongest, n)), t.sub.leaving) || r.queue.void(t) {
 			return
@@ -103,9 +108,29 @@ func (r *consumerRun) first(ctx context.Context, tx InboxTx, t *task, behind boo
 		return r.record(ctx, tx, t, f)
 	case expired(t.m):
 		return r.commit(ctx, tx, t, HandledExpired, errExpired)
-	case t.suspect && !t.counted:
+	case t.suspect:
+		return r.trySuspect(ctx, tx, t)
+	}
+	return r.try(ctx, tx, t)
+}
+
+// trySuspect runs a message that may have killed a process, once the inbox knows
+// that it is about to run, or buries it when that has happened too often.
+func (r *consumerRun) trySuspect(ctx context.Context, tx InboxTx, t *task) error {
+	if r.suspects.get(t.id()) == 0 {
 		tx.Rollback() // the count is a transaction of its own, and some engines have one writer
-		return r.countSuspect(ctx, t)
+		if err := r.countSuspect(ctx, t.id()); err != nil {
+			return err
+		}
+		return errAgain
+	}
+	kills, err := r.kills(t.id())
+	switch {
+	case err != nil:
+		tx.Rollback()
+		return err
+	case kills:
+		return r.record(ctx, tx, t, r.c.bury(t.m, history{}, DeadKills, errKills))
 	}
 	return r.try(ctx, tx, t)
 }
@@ -200,6 +225,7 @@ func (r *consumerRun) finish(t *task, result HandledResult, err error) {
 	t.settled = true
 	t.d.Ack()
 	r.purge.saw(t.m)
+	r.suspects.clear(t.id())
 	h := Handled{Group: r.c.conf.Group, Message: t.m, Result: result, Err: err}
 	if !t.began.IsZero() {
 		h.Attempt, h.Duration = 1, time.Since(t.began)

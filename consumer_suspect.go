@@ -3,6 +3,7 @@ package outlast
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -94,19 +95,75 @@ func (p *peers) forgotten() []string {
 	return names
 }
 
-// countSuspect has the inbox know that the task is about to run although a process
-// died with it in hand, or decides that this has happened too often.
-func (r *consumerRun) countSuspect(ctx context.Context, t *task) error {
-	n, err := r.c.inbox.Suspect(ctx, r.c.conf.Group, t.mark.Source, t.mark.ID)
-	if err != nil {
-		return err
+// living returns how many others give signs of life, and whether of some it is
+// too early to tell.
+func (p *peers) living() (n int, early bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, peer := range p.known {
+		switch {
+		case peer.dead.IsZero():
+			n++
+		case time.Since(peer.dead) < p.stale/2 && peer.age < p.stale:
+			early = true
+		}
 	}
-	t.counted = true
-	if n >= killsProcess {
-		f := r.c.bury(t.m, history{}, DeadKills, errKills)
-		t.fate = &f
-	}
-	return errAgain
+	return n, early
 }
 
-var errKills = errors.New("three processes died with the message in hand, the last two times it was handled alone")
+// suspects are the messages that the inbox knows to be about to run in this
+// process: each is counted once, or looking twice would make a killer of it.
+type suspects struct {
+	mu    sync.Mutex
+	count map[messageID]int
+}
+
+// get returns how often the inbox has counted the message, and 0 when this process
+// has not had it counted.
+func (s *suspects) get(id messageID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count[id]
+}
+
+func (s *suspects) set(id messageID, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count[id] = n
+}
+
+// clear forgets a message whose end was committed.
+func (s *suspects) clear(id messageID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.count, id)
+}
+
+// countSuspect has the inbox know that a message is about to run although a
+// process died with it in hand.
+func (r *consumerRun) countSuspect(ctx context.Context, id messageID) error {
+	n, err := r.c.inbox.Suspect(ctx, r.c.conf.Group, id.source, id.id)
+	if err == nil {
+		r.suspects.set(id, n)
+	}
+	return err
+}
+
+// kills reports whether too many processes died with a message in hand. Each other
+// one that lives has perhaps counted it without running it, as it changed hands.
+// While it is too early to tell who lives, the error says to look again.
+func (r *consumerRun) kills(id messageID) (bool, error) {
+	n := r.suspects.get(id)
+	if n < killsProcess {
+		return false, nil
+	}
+	living, early := r.peers.living()
+	if early {
+		return false, errEarly
+	}
+	return n >= killsProcess+living, nil
+}
+
+var errEarly = fmt.Errorf("%w: it may have killed processes, and it is too early to tell which are dead", errBusy)
+
+var errKills = errors.New("processes died with the message in hand, again and again, even when it was handled alone")

@@ -19,10 +19,8 @@ type task struct {
 	h       *boundHandler // nil when this build does not know the type
 	unfit   *unfit        // set when nothing may run for it
 
-	// suspect: a process may have died with the message in hand. It runs alone, and
-	// counted says that the inbox knows that it is about to.
+	// suspect: a process may have died with the message in hand. It runs alone.
 	suspect bool
-	counted bool
 	// fate is what a try has decided and the inbox does not know yet.
 	fate *fate
 	// unsure: a commit's outcome was not learnt.

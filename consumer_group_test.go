@@ -1,0 +1,487 @@
+package outlast_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/memory"
+)
+
+func TestConsumerGroup(t *testing.T) {
+	t.Parallel()
+	bubble(t, "lets_handlers_finish_when_it_stops", testShutdown)
+	bubble(t, "cuts_handlers_after_the_grace_at_no_cost", testCut)
+	bubble(t, "runs_suspects_alone_and_buries_the_killer", testSuspects)
+	bubble(t, "buries_a_killer_among_the_retries", testRetrySuspect)
+	bubble(t, "pauses_and_resumes", testPause)
+	bubble(t, "slows_to_one_probe_when_something_outside_is_down", testUnavailable)
+	bubble(t, "limits_one_type_without_slowing_others", testLimits)
+	bubble(t, "runs_the_failing_message_of_a_batch_alone", testBatch)
+	bubble(t, "halves_batches_that_the_database_aborts", testBatchTransient)
+	bubble(t, "shares_partitions_and_hands_them_over_in_order", testPartitions)
+	bubble(t, "stops_serving_when_its_leases_may_have_ended", testLeaseEnd)
+	bubble(t, "forgets_only_what_is_settled_and_old", testPurge)
+	bubble(t, "asks_the_database_rarely_when_idle", testIdle)
+	bubble(t, "consumes_foreign_queues", testForeign)
+}
+
+func testShutdown(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Workers: 2, Prefetch: 10})
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		select {
+		case <-time.After(10 * time.Second):
+			return r.record(ctx, tx, m)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	stop := r.start()
+	r.send(orders("a", 1, 3)...)
+	r.send(orders("b", 1, 3)...)
+	time.Sleep(time.Second)
+	stop()
+	if got := r.seen(); len(got) != 2 || !slices.Contains(got, "a1") || !slices.Contains(got, "b1") {
+		t.Errorf("effects %q", got)
+	}
+	if r.starts() != 2 {
+		t.Errorf("%d starts: something was started while stopping", r.starts())
+	}
+	d, err := r.broker.Topology().Depth(context.Background(), "billing.0")
+	if err != nil || d.Messages != 4 || d.Consumers != 0 {
+		t.Errorf("depth %+v, %v: want the four that were not started", d, err)
+	}
+}
+
+func testCut(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Retry: outlast.RetryPolicy{Attempts: 1}, HandlerDeadline: 10 * time.Minute})
+	cut := false
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		if cut {
+			return r.record(ctx, tx, m)
+		}
+		r.effect(tx, "never")
+		<-ctx.Done()
+		cut = true
+		return context.Cause(ctx)
+	})
+	stop := r.start()
+	r.send(orders("a", 1, 1)...)
+	synctest.Wait()
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took < 15*time.Second || took > 16*time.Second {
+		t.Errorf("stopped after %v, want the grace of 15s", took)
+	}
+	defer r.start()()
+	time.Sleep(time.Second)
+	r.want("a1")
+	if len(r.dead()) != 0 {
+		t.Errorf("the cut cost an attempt: %+v", r.dead())
+	}
+}
+
+// die has messages delivered to a process that dies with them in hand.
+func (r *rig) die(name string) {
+	r.t.Helper()
+	c, err := outlast.NewConsumer(r.conf)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := r.store.Inbox().Alive(context.Background(), "billing", name); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	sub := r.broker.Subscriber(outlast.SubscriberConfig{Group: c.Topology(), Prefetch: 100, Declare: true, Deliver: func(*outlast.Delivery) {}})
+	done := make(chan struct{})
+	go func() { defer close(done); _ = sub.Run(ctx) }()
+	synctest.Wait()
+	cancel()
+	<-done
+}
+
+func testSuspects(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	inHand, most := 0, 0
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		inHand++
+		most = max(most, inHand)
+		time.Sleep(time.Second)
+		inHand--
+		return r.record(ctx, tx, m)
+	})
+	r.die("nobody") // declares the queue
+	killer := orders("killer", 1, 1)
+	killer[0].ID = outlast.NewID()
+	r.send(killer...)
+	r.send(orders("a", 1, 1)...)
+	r.send(orders("b", 1, 1)...)
+	r.die("first")
+	for range 2 { // two more processes die while they run it alone
+		if _, err := r.store.Inbox().Suspect(context.Background(), "billing", "orders", killer[0].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer r.start()()
+	time.Sleep(25 * time.Second)
+	if got := r.seen(); len(got) != 2 || slices.Contains(got, "killer1") {
+		t.Errorf("effects %q", got)
+	}
+	if most != 1 {
+		t.Errorf("%d messages at once, want suspects alone", most)
+	}
+	if dead := r.dead(); len(dead) != 1 || dead[0].Reason != outlast.DeadKills {
+		t.Errorf("dead letters %+v", dead)
+	}
+	r.send(orders("c", 1, 1)...)
+	r.send(orders("d", 1, 1)...)
+	time.Sleep(2 * time.Second)
+	if most != 2 {
+		t.Errorf("%d messages at once, want fresh ones beside each other", most)
+	}
+}
+
+func testRetrySuspect(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	failing := true
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		if failing {
+			return errors.New("not now")
+		}
+		return r.record(ctx, tx, m)
+	})
+	stop := r.start()
+	m := orders("a", 1, 1)
+	m[0].ID = outlast.NewID()
+	r.send(m...)
+	synctest.Wait()
+	stop()
+	for _, name := range []string{"first", "second"} { // they die while they try it again
+		for _, err := range []error{
+			second(r.store.Inbox().Alive(context.Background(), "billing", name)),
+			second(r.store.Inbox().Suspect(context.Background(), "billing", "orders", m[0].ID)),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	failing = false
+	defer r.start()()
+	time.Sleep(25 * time.Second)
+	if dead := r.dead(); len(dead) != 1 || dead[0].Reason != outlast.DeadKills || len(r.seen()) != 0 {
+		t.Errorf("dead letters %+v, effects %q", dead, r.seen())
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func testPause(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		if m.Body.N == 1 && m.Attempt == 1 {
+			return errors.New("once")
+		}
+		return r.record(ctx, tx, m)
+	})
+	defer r.start()()
+	ctx, by := context.Background(), outlast.Action{Who: "test"}
+	if err := r.store.Operator().SetPaused(ctx, "billing", true, by); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(6 * time.Second)
+	r.send(orders("a", 2, 2)...)
+	time.Sleep(time.Hour)
+	r.want()
+	if h := r.c.Health(); !h.Paused || h.Subscriptions[0].Link.State == outlast.LinkUp {
+		t.Errorf("health %+v", h)
+	}
+	if err := r.store.Operator().SetPaused(ctx, "billing", false, by); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(6 * time.Second)
+	r.want("a2")
+}
+
+func testUnavailable(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Retry: outlast.RetryPolicy{Attempts: 2}})
+	down := true
+	inHand, most := 0, 0
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		inHand++
+		defer func() { inHand-- }()
+		if r.starts() > 20 {
+			most = max(most, inHand)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if down {
+			return outlast.Unavailable(errors.New("the bank does not answer"))
+		}
+		return r.record(ctx, tx, m)
+	})
+	defer r.start()()
+	for n := range 40 {
+		r.send(orders("key"+strconv.Itoa(n), 1, 1)...)
+	}
+	time.Sleep(time.Minute)
+	before := r.starts()
+	time.Sleep(10 * time.Minute)
+	if probes := r.starts() - before; probes < 15 || probes > 60 {
+		t.Errorf("%d probes in ten minutes, want one every 15 to 30 seconds", probes)
+	}
+	if most != 1 || !r.c.Health().Slow {
+		t.Errorf("%d at once, slow %v", most, r.c.Health().Slow)
+	}
+	down = false
+	time.Sleep(2 * time.Minute)
+	if len(r.seen()) != 40 || r.c.Health().Slow || len(r.dead()) != 0 {
+		t.Errorf("%d effects, slow %v, dead %+v", len(r.seen()), r.c.Health().Slow, r.dead())
+	}
+}
+
+func testLimits(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Unordered: true, Workers: 4, Prefetch: 100})
+	inHand, most := 0, 0
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		inHand++
+		most = max(most, inHand)
+		time.Sleep(10 * time.Second)
+		inHand--
+		return r.record(ctx, tx, m)
+	}, outlast.Concurrency(2))
+	var notes []time.Time
+	r.conf.Handlers = append(r.conf.Handlers, outlast.Handle(noted, func(context.Context, outlast.Tx, outlast.Received[note]) error {
+		notes = append(notes, time.Now())
+		return nil
+	}, outlast.Rate(2)))
+	defer r.start()()
+	r.send(orders("a", 1, 10)...)
+	for n := range 10 {
+		r.send(noted.Message(note{n}))
+	}
+	time.Sleep(9 * time.Second)
+	if most != 2 || len(notes) != 10 {
+		t.Errorf("%d orders at once, %d notes", most, len(notes))
+	}
+	for i := 1; i < len(notes); i++ {
+		if gap := notes[i].Sub(notes[i-1]); gap < 500*time.Millisecond {
+			t.Errorf("notes %d and %d start %v apart", i-1, i, gap)
+		}
+	}
+	time.Sleep(time.Minute)
+	if len(r.seen()) != 10 || most != 2 {
+		t.Errorf("effects %q, %d at once", r.seen(), most)
+	}
+}
+
+func testBatch(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Workers: 1, Batch: 20, Prefetch: 100, Retry: outlast.RetryPolicy{Attempts: 3}})
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		if m.Body.ID == "gate" {
+			time.Sleep(time.Second)
+		}
+		if m.Body.ID == "bad" && m.Attempt < 3 {
+			r.effect(tx, "never")
+			return errors.New("bad")
+		}
+		return r.record(ctx, tx, m)
+	})
+	defer r.start()()
+	r.send(orders("gate", 1, 1)...)
+	synctest.Wait()
+	r.send(orders("a", 1, 5)...)
+	r.send(orders("bad", 1, 2)...)
+	r.send(orders("b", 1, 5)...)
+	time.Sleep(time.Second)
+	synctest.Wait()
+	r.want("gate1", "a1", "a2", "a3", "a4", "a5", "b1", "b2", "b3", "b4", "b5")
+	if starts := r.starts(); starts > 1+5+1+5+1+5+2 {
+		t.Errorf("%d starts: the batch was cut into pieces that are too small", starts)
+	}
+	if w := r.waiting(); len(w) != 2 || w[0].Attempts != 1 || w[1].Attempts != 0 {
+		t.Errorf("waiting %+v: want one attempt, and one behind", w)
+	}
+	time.Sleep(time.Minute)
+	if got := r.seen(); !slices.Equal(got[11:], []string{"bad1", "bad2"}) {
+		t.Errorf("effects %q", got)
+	}
+	r.empty()
+}
+
+func testBatchTransient(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Workers: 1, Batch: 16, Prefetch: 100, Retry: outlast.RetryPolicy{Attempts: 1}})
+	aborts := 2
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		if m.Body.ID == "gate" {
+			time.Sleep(time.Second)
+		}
+		if m.Body.N == 7 && aborts > 0 {
+			aborts--
+			return fmt.Errorf("update balance: %w", &outlast.Error{Op: "update", Code: outlast.CodeUnavailable, Err: errors.New("deadlock detected")})
+		}
+		return r.record(ctx, tx, m)
+	})
+	defer r.start()()
+	r.send(orders("gate", 1, 1)...)
+	synctest.Wait()
+	r.send(orders("a", 1, 16)...)
+	time.Sleep(time.Minute)
+	if got := r.seen(); len(got) != 17 || got[16] != "a16" || len(r.dead()) != 0 {
+		t.Errorf("effects %q, dead %+v", got, r.dead())
+	}
+}
+
+func testPartitions(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Partitions: 4})
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		time.Sleep(time.Duration(rand.IntN(200)) * time.Millisecond)
+		return r.record(ctx, tx, m)
+	})
+	r.conf.Instance = "one"
+	stopOne := r.start()
+	one := r.c
+	serving := func(c *outlast.Consumer) (n int) {
+		for _, s := range c.Health().Subscriptions {
+			if s.Link.State == outlast.LinkUp && !s.Standby {
+				n++
+			}
+		}
+		return n
+	}
+	if serving(one) != 4 {
+		t.Errorf("alone it serves %d queues: %+v", serving(one), one.Health())
+	}
+	send := func(from, to int) {
+		for key := range 12 {
+			r.send(orders(fmt.Sprintf("k%d.", key), from, to)...)
+		}
+	}
+	send(1, 20)
+	r.conf.Instance = "two"
+	stopTwo := r.start()
+	two := r.c
+	time.Sleep(20 * time.Second)
+	if serving(one) != 2 || serving(two) != 2 {
+		t.Errorf("they serve %d and %d queues", serving(one), serving(two))
+	}
+	send(21, 40)
+	time.Sleep(time.Second)
+	stopOne()
+	send(41, 60)
+	time.Sleep(time.Minute)
+	if serving(two) != 4 {
+		t.Errorf("the one that is left serves %d queues", serving(two))
+	}
+	stopTwo()
+	last := map[string]int{}
+	for _, e := range r.seen() {
+		key, text, _ := strings.Cut(e, ".")
+		n, err := strconv.Atoi(text)
+		if err != nil || n != last[key]+1 {
+			t.Fatalf("%s after %d of %s, %v", e, last[key], key, err)
+		}
+		last[key] = n
+	}
+	if len(r.seen()) != 12*60 {
+		t.Errorf("%d effects", len(r.seen()))
+	}
+	r.empty()
+}
+
+func testLeaseEnd(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	r.onOrder(r.record)
+	defer r.start()()
+	r.store.Inject(memory.FailNext(memory.RoleLeases, 1_000_000))
+	time.Sleep(30 * time.Second)
+	if h := r.c.Health(); h.Subscriptions[0].Link.State == outlast.LinkUp || h.StoreError == "" {
+		t.Errorf("health %+v", h)
+	}
+	r.store.Inject(memory.FailNext(memory.RoleLeases, 0))
+	time.Sleep(6 * time.Second)
+	r.send(orders("a", 1, 1)...)
+	synctest.Wait()
+	r.want("a1")
+}
+
+func testPurge(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{DedupWindow: 2 * time.Hour})
+	r.onOrder(r.record)
+	defer r.start()()
+	m := orders("a", 1, 2)
+	m[0].ID, m[1].ID = outlast.NewID(), outlast.NewID()
+	m[0].EnqueuedAt = time.Now()
+	m[1].EnqueuedAt = time.Now().Add(time.Minute)
+	m[1].SettledBefore = time.Now().Add(time.Second) // the first is settled, the second is not
+	r.send(m...)
+	time.Sleep(time.Hour)
+	r.send(m...)
+	time.Sleep(time.Minute)
+	r.want("a1", "a2") // younger than the window
+	time.Sleep(2 * time.Hour)
+	r.send(m...)
+	time.Sleep(time.Minute)
+	r.want("a1", "a2", "a1") // only what the producer has settled was forgotten
+}
+
+func testIdle(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	r.onOrder(r.record)
+	counting := &countingStore{Store: r.store}
+	r.conf.Store = counting
+	defer r.start()()
+	time.Sleep(10 * time.Second)
+	before := counting.retries
+	time.Sleep(100 * time.Second)
+	if n := counting.retries - before; n < 45 || n > 55 {
+		t.Errorf("%d looks for retries in 100 s", n)
+	}
+}
+
+// countingStore counts what an idle consumer asks of its database.
+type countingStore struct {
+	outlast.Store
+	retries int
+}
+
+type countingInbox struct {
+	outlast.InboxStore
+	s *countingStore
+}
+
+func (s *countingStore) Inbox() outlast.InboxStore { return countingInbox{s.Store.Inbox(), s} }
+
+func (i countingInbox) BeginRetry(ctx context.Context, group string, types []string) (outlast.RetryTx, time.Duration, error) {
+	i.s.retries++
+	return i.InboxStore.BeginRetry(ctx, group, types)
+}
+
+func testForeign(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Foreign: []outlast.ForeignQueue{
+		{Queue: "legacy", Type: "order.placed.v1", IDHeader: "message-id", KeyHeader: "customer"},
+		{Queue: "legacy.bare", Type: "order.placed.v1", DeriveID: true},
+	}})
+	r.onOrder(r.record)
+	r.broker.DeclareQueue("legacy")
+	r.broker.DeclareQueue("legacy.bare")
+	defer r.start()()
+	headers := []outlast.WireHeader{{Name: "message-id", Value: "17"}, {Name: "customer", Value: "c"}}
+	for range 2 {
+		r.broker.PublishForeign("", "legacy", headers, "", []byte(`{"id":"a","n":1}`))
+		r.broker.PublishForeign("", "legacy.bare", nil, "", []byte(`{"id":"b","n":1}`))
+	}
+	synctest.Wait()
+	got := r.seen()
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"a1", "b1"}) {
+		t.Errorf("effects %q, dead %+v", got, r.dead())
+	}
+}
