@@ -255,8 +255,8 @@ func (f *storeFixture) inboxWaits() {
 	f.must(first.Commit(f.ctx))
 	second := <-done
 	f.must(second.err)
-	defer second.tx.Rollback()
 	want(f, "state", second.tx.States()[0], outlast.SeenHandled)
+	second.tx.Rollback()
 
 	waits := received("")
 	first = f.mark(waits)
