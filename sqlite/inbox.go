@@ -13,6 +13,18 @@ import (
 
 type inbox struct{ s *store }
 
+var _ outlast.TransientErrors = inbox{}
+
+// Transient reports whether an error of a handler is the database's own trouble: the
+// lock, the disk, memory.
+func (x inbox) Transient(err error) bool {
+	switch primary(err) {
+	case codeBusy, codeLocked, codeNoMem, codeReadonly, codeIOErr, codeFull, codeCantOpen, codeProtocol, codeSchema:
+		return true
+	}
+	return false
+}
+
 type inboxTx struct {
 	w      *writeTx
 	group  string

@@ -133,4 +133,3 @@ func (x waitingOperator) Discard(ctx context.Context, f outlast.Filter, by outla
 		return true, w.exec(ctx, x.s.sql.Get("dead_delete"), item.Seq)
 	})
 }
-

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"embed"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 
@@ -107,6 +108,10 @@ func (s *store) Inbox() outlast.InboxStore       { return inbox{s} }
 func (s *store) Operator() outlast.OperatorStore { return operator{s} }
 func (s *store) Migrations() outlast.Migrator    { return migrator{s} }
 
+// Statements returns the named statements, so that a test can prepare each, and a
+// person can look at its plan. Those that end in WHERE are completed by conditions.
+func (s *store) Statements() map[string]string { return maps.Clone(s.sql) }
+
 // Check returns nil when the tables are of this build's version, the database can be
 // written, and the settings that carry promises are set (see the package's text):
 // otherwise a CodeInvalid that names every wrong setting.
@@ -181,7 +186,8 @@ func pragmas(ctx context.Context, conn *sql.Conn) (journal string, synchronous, 
 
 // beginsImmediate reports whether BEGIN takes the write lock, without a second
 // connection that others could disturb: a checkpoint is refused as locked only in
-// a transaction that has begun to read or write.
+// a transaction that has begun to read or write. Then it writes nothing, which a
+// read-only database refuses.
 func (s *store) beginsImmediate(ctx context.Context) (bool, error) {
 	w, err := s.begin(ctx, "check sqlite store")
 	if err != nil {
@@ -190,8 +196,9 @@ func (s *store) beginsImmediate(ctx context.Context) (bool, error) {
 	defer w.rollback()
 	var busy, logged, moved int
 	err = w.tx.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &logged, &moved)
-	if primary(err) == codeLocked {
-		return true, nil
+	locked := primary(err) == codeLocked
+	if err != nil && !locked {
+		return false, err
 	}
-	return false, err
+	return locked, w.exec(ctx, s.sql.Get("write_nothing"))
 }

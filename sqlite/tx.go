@@ -133,15 +133,18 @@ func (w *writeTx) probe(cause error) {
 }
 
 // kill makes database/sql refuse every further statement, also those that a handler
-// has prepared.
+// has prepared. It is an outage when the cause is one, and otherwise a failure of the
+// handler, which costs the message an attempt.
 func (w *writeTx) kill(cause error) {
-	w.dead = &outlast.Error{Op: w.op, Code: outlast.CodeOf(mapped(w.op, cause)), Err: fmt.Errorf("the transaction is over after: %w", cause),
-		Hint: "return the error from the handler; the message is tried again"}
-	if outlast.CodeOf(w.dead) == outlast.CodeInternal {
-		w.dead.(*outlast.Error).Code = outlast.CodeUnavailable
+	code := outlast.CodeInternal
+	if outlast.Retryable(mapped(w.op, cause)) {
+		code = outlast.CodeUnavailable
 	}
+	w.dead = &outlast.Error{Op: w.op, Code: code, Err: fmt.Errorf("the transaction is over after: %w", cause), Hint: hintSwallowed}
 	_ = w.tx.Rollback()
 }
+
+const hintSwallowed = "a statement failed, or the handler ended the transaction: return every statement's error from the handler"
 
 func (w *writeTx) end() {
 	if !w.ended {
@@ -186,9 +189,7 @@ func (w *writeTx) ready(ctx context.Context) error {
 		return nil
 	}
 	if _, err := w.tx.ExecContext(context.WithoutCancel(ctx), releaseGuard); err != nil {
-		return &outlast.Error{Op: w.op, Code: outlast.CodeUnavailable,
-			Err:  fmt.Errorf("the transaction was ended before its commit: %w", err),
-			Hint: "a statement of the handler failed and its error was not returned, or the handler ended the transaction itself"}
+		return &outlast.Error{Op: w.op, Code: outlast.CodeInternal, Err: fmt.Errorf("the transaction was over before its commit: %w", err), Hint: hintSwallowed}
 	}
 	return nil
 }

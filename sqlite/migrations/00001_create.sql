@@ -72,7 +72,7 @@ CREATE TABLE {{p}}outbox (
     CONSTRAINT check_causation_id CHECK (length(CAST(causation_id AS BLOB)) <= 255 AND causation_id NOT GLOB {{control}} AND instr(causation_id, char(0)) = 0),
     CONSTRAINT check_trace_parent CHECK (length(CAST(trace_parent AS BLOB)) <= 55 AND trace_parent NOT GLOB {{control}} AND instr(trace_parent, char(0)) = 0),
     CONSTRAINT check_trace_state CHECK (length(CAST(trace_state AS BLOB)) <= 512 AND trace_state NOT GLOB {{control}} AND instr(trace_state, char(0)) = 0),
-    CONSTRAINT check_headers CHECK (json_valid(headers) AND json_type(headers) = 'object' AND length(CAST(headers AS BLOB)) <= 262144),
+    CONSTRAINT check_headers CHECK (headers IS NULL OR json_valid(headers) AND json_type(headers) = 'object' AND length(CAST(headers AS BLOB)) <= 262144),
     CONSTRAINT check_exchange CHECK (length(CAST(exchange AS BLOB)) <= 200 AND exchange NOT GLOB {{control}} AND instr(exchange, char(0)) = 0),
     CONSTRAINT check_routing_key CHECK (length(CAST(routing_key AS BLOB)) <= 200 AND routing_key NOT GLOB {{control}} AND instr(routing_key, char(0)) = 0),
     CONSTRAINT check_may_be_unheard CHECK (may_be_unheard IN (0, 1))
@@ -130,7 +130,7 @@ CREATE TABLE {{p}}held (
     CONSTRAINT check_causation_id CHECK (length(CAST(causation_id AS BLOB)) <= 255 AND causation_id NOT GLOB {{control}} AND instr(causation_id, char(0)) = 0),
     CONSTRAINT check_trace_parent CHECK (length(CAST(trace_parent AS BLOB)) <= 55 AND trace_parent NOT GLOB {{control}} AND instr(trace_parent, char(0)) = 0),
     CONSTRAINT check_trace_state CHECK (length(CAST(trace_state AS BLOB)) <= 512 AND trace_state NOT GLOB {{control}} AND instr(trace_state, char(0)) = 0),
-    CONSTRAINT check_headers CHECK (json_valid(headers) AND json_type(headers) = 'object' AND length(CAST(headers AS BLOB)) <= 262144),
+    CONSTRAINT check_headers CHECK (headers IS NULL OR json_valid(headers) AND json_type(headers) = 'object' AND length(CAST(headers AS BLOB)) <= 262144),
     CONSTRAINT check_exchange CHECK (length(CAST(exchange AS BLOB)) <= 200 AND exchange NOT GLOB {{control}} AND instr(exchange, char(0)) = 0),
     CONSTRAINT check_routing_key CHECK (length(CAST(routing_key AS BLOB)) <= 200 AND routing_key NOT GLOB {{control}} AND instr(routing_key, char(0)) = 0),
     CONSTRAINT check_may_be_unheard CHECK (may_be_unheard IN (0, 1)),
