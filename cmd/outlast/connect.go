@@ -147,22 +147,20 @@ func (p *program) migrator(op, engine string) (outlast.Migrator, error) {
 			engine = "postgres"
 		}
 	}
-	switch engine {
-	case "postgres":
-		db, err := sql.Open("pgx", "") // dials nothing
-		if err != nil {
-			return nil, err
-		}
-		return p.postgresStore(db).Migrations(), nil
-	case "sqlite":
-		db, err := sql.Open("sqlite", sqlite.DSN(filepath.Join(os.TempDir(), "none"))) // opens nothing
-		if err != nil {
-			return nil, err
-		}
-		return p.sqliteStore(db).Migrations(), nil
-	default:
+	driver := map[string]string{"postgres": "pgx", "sqlite": "sqlite"}[engine]
+	if driver == "" {
 		return nil, usage(op, "--engine", "postgres or sqlite", "another word", "")
 	}
+	// The store only needs to see which driver it is; nothing is dialled or opened.
+	db, err := sql.Open(driver, "")
+	if err != nil {
+		return nil, &outlast.Error{Op: op, Code: outlast.CodeInternal, Err: err}
+	}
+	defer db.Close()
+	if engine == "sqlite" {
+		return p.sqliteStore(db).Migrations(), nil
+	}
+	return p.postgresStore(db).Migrations(), nil
 }
 
 // broker is an open broker, and the server of it when that runs in this process.
@@ -184,6 +182,14 @@ func (b *broker) Address() string {
 		return b.at
 	}
 	return b.Broker.Address()
+}
+
+// unchecked says what this broker's protocol cannot show.
+func (b *broker) unchecked() string {
+	if b.Name() == "rabbitmq" {
+		return ", as far as AMQP can show: bindings cannot be listed, apply asserts them"
+	}
+	return ""
 }
 
 // openBroker joins the scheme of the broker's address to its adapter. Network

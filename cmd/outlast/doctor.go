@@ -242,7 +242,7 @@ func (p *program) examineBroker(ctx context.Context, d *diagnosis, topology *out
 		d.add("topology", outlast.FindingFail, "No loss", dash(diff.Hint), "%s", diff.String())
 	}
 	if len(differences) == 0 {
-		d.add("topology", outlast.FindingOK, "", "", "the broker has all of it")
+		d.add("topology", outlast.FindingOK, "", "", "the broker has all of it%s", b.unchecked())
 	}
 	return nil
 }

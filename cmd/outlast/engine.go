@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/outlastmq/outlast"
 )
@@ -70,7 +73,28 @@ func examinePostgres(ctx context.Context, db *sql.DB, d *diagnosis) error {
 			d.add(s.name, outlast.FindingOK, "", "", "is %s", value)
 		}
 	}
+	if err := examineEncryption(ctx, db, d); err != nil {
+		return err
+	}
 	return examineOldSnapshot(ctx, db, d)
+}
+
+func examineEncryption(ctx context.Context, db *sql.DB, d *diagnosis) error {
+	var encrypted, local bool
+	err := db.QueryRowContext(ctx, `
+		SELECT coalesce((SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()), false),
+			coalesce(pg_catalog.inet_client_addr() <<= '127.0.0.0/8' OR pg_catalog.inet_client_addr() = '::1', true)`).Scan(&encrypted, &local)
+	switch {
+	case err != nil:
+		return err
+	case encrypted:
+		d.add("encryption", outlast.FindingOK, "", "", "the connection is encrypted")
+	case local:
+		d.add("encryption", outlast.FindingOK, "", "", "not encrypted, on this machine")
+	default:
+		d.add("encryption", outlast.FindingWarn, "", "add sslmode=verify-full to the URL", "the connection is not encrypted, and leaves this machine")
+	}
+	return nil
 }
 
 // oldSnapshotSeconds is when an open transaction begins to matter: everything that
@@ -91,6 +115,18 @@ func examineOldSnapshot(ctx context.Context, db *sql.DB, d *diagnosis) error {
 			"one is open for %.0f minutes: deleted rows stay in the tables until it ends", age.Float64/60)
 	}
 	return nil
+}
+
+// commitRefused reports whether the server itself said that a COMMIT did not happen.
+// A lost or ending connection says nothing.
+func commitRefused(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) != 5 {
+		return false
+	}
+	const connectionException, operatorIntervention = "08", "57"
+	class := pg.Code[:2]
+	return class != connectionException && class != operatorIntervention
 }
 
 // examineSQLite looks at what the file and this connection have.

@@ -11,7 +11,6 @@ import (
 // selection is the flags and arguments that select rows, the same in every group of
 // commands.
 type selection struct {
-	ids    []string
 	all    bool
 	filter outlast.Filter
 }
@@ -54,7 +53,7 @@ func (s *selection) bulkFlags(cmd *cobra.Command) {
 
 // page returns the filter of a list, or what is wrong with it.
 func (s *selection) page(cmd *cobra.Command, ids []string) (outlast.Filter, error) {
-	s.filter.IDs = ids
+	s.setIDs(ids)
 	if s.filter.Limit < 1 || s.filter.Limit > maxPage {
 		return s.filter, usage(cmd.CommandPath(), "--limit", "1 to 10000", fmt.Sprint(s.filter.Limit), "")
 	}
@@ -65,7 +64,7 @@ const maxPage = 10_000
 
 // bulk returns the filter of an action. An action on everything must say so.
 func (s *selection) bulk(cmd *cobra.Command, ids []string) (outlast.Filter, error) {
-	s.filter.IDs = ids
+	s.setIDs(ids)
 	f := s.filter
 	selects := len(ids) > 0 || f.Type != "" || f.Key != "" || f.Group != "" || f.Reason != "" ||
 		f.Fingerprint != "" || f.OlderThan != 0 || f.NewerThan != 0
@@ -79,6 +78,13 @@ func (s *selection) bulk(cmd *cobra.Command, ids []string) (outlast.Filter, erro
 		return f, usage(cmd.CommandPath(), "--limit", "positive, or 0 for no limit", fmt.Sprint(f.Limit), "")
 	}
 	return f, s.checkAges(cmd)
+}
+
+// setIDs leaves the ids nil when there are none: only nil selects all.
+func (s *selection) setIDs(ids []string) {
+	if len(ids) > 0 {
+		s.filter.IDs = ids
+	}
 }
 
 func (s *selection) checkAges(cmd *cobra.Command) error {

@@ -254,6 +254,9 @@ func commit(tx *sql.Tx) error {
 	if err == nil {
 		return nil
 	}
+	if commitRefused(err) {
+		return &outlast.Error{Op: "commit", Code: outlast.CodeRefused, Err: err}
+	}
 	return &outlast.Error{Op: "commit", Code: outlast.CodeUnknown, Err: err,
 		Hint: "it may have been written or not; messages that carry ids of their own can be repeated without harm"}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -159,7 +160,7 @@ func (w *relayWatch) report() relayReport {
 	}
 	var routes []string
 	for route, reason := range h.Closed {
-		text := fmt.Sprintf("route %s: %s", route, reason)
+		text := fmt.Sprintf("route %s: %s", route, strings.TrimSuffix(reason, " to "+route.String()))
 		if n := w.held[route.Type]; n > 0 {
 			text += fmt.Sprintf("; %s held", plural(n, "message"))
 		}

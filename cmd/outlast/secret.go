@@ -36,17 +36,8 @@ func (s *secrets) learnOne(raw string) {
 		rest = raw
 	}
 	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		user, password, hasPassword := strings.Cut(rest[:at], ":")
-		if !hasPassword {
-			password = user // a token
-		}
-		if hasPassword && password == user {
-			return // what is shown as the user name is no secret any more
-		}
-		s.add(password)
-		for _, piece := range strings.FieldsFunc(password, func(r rune) bool { return strings.ContainsRune(":/?#@[]%", r) }) {
-			s.add(piece)
-		}
+		scheme, _, _ := strings.Cut(raw, ":")
+		s.learnUser(strings.ToLower(scheme), rest[:at])
 	}
 	if _, query, ok := strings.Cut(raw, "?"); ok {
 		for pair := range strings.SplitSeq(query, "&") {
@@ -54,6 +45,23 @@ func (s *secrets) learnOne(raw string) {
 				s.add(value)
 			}
 		}
+	}
+}
+
+// learnUser takes what stands before the host: "name:password", or a token.
+func (s *secrets) learnUser(scheme, info string) {
+	user, password, hasPassword := strings.Cut(info, ":")
+	switch {
+	case !hasPassword && (databaseServer.knows(scheme) || brokerServer.knows(scheme)) && !tokenUser(scheme):
+		return // a name alone
+	case !hasPassword:
+		password = user
+	case password == user:
+		return // it is shown as the name anyway
+	}
+	s.add(password)
+	for _, piece := range strings.FieldsFunc(password, func(r rune) bool { return strings.ContainsRune(":/?#@[]%", r) }) {
+		s.add(piece)
 	}
 }
 

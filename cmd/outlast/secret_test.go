@@ -131,6 +131,12 @@ func TestSecretsHide(t *testing.T) {
 	}
 }
 
+func TestUserNamesAreShown(t *testing.T) {
+	s := newShell(t)
+	s.env[databaseServer.env] = "postgres://application@127.0.0.1:1/orders"
+	s.fails(exitFailure, []string{"postgres://application@127.0.0.1:1/orders"}, "status", "--timeout", "2s")
+}
+
 func TestAddress(t *testing.T) {
 	for raw, want := range map[string]string{
 		"postgres://app:secret@db.example:5432/orders?sslmode=require": "postgres://app@db.example:5432/orders",

@@ -141,7 +141,7 @@ func (p *program) reportDifferences(b *broker, differences []outlast.TopologyDif
 			return err
 		}
 	} else if len(differences) == 0 {
-		p.printf("%s has all of it\n", b.Address())
+		p.printf("%s has all of it%s\n", b.Address(), b.unchecked())
 	} else {
 		t := newTable("OBJECT", "PROPERTY", "WANT", "HAVE", "HINT")
 		for _, d := range differences {
