@@ -25,6 +25,7 @@ type address struct {
 	certFile   string
 	keyFile    string
 	allowPlain bool
+	management string
 	heartbeat  time.Duration
 	timeout    time.Duration
 }
@@ -156,6 +157,8 @@ func (a *address) parameters(field, raw string, bad *problems) {
 			a.keyFile = value
 		case "server_name_indication":
 			a.serverName = value
+		case "management":
+			a.management = value
 		case "auth_mechanism":
 			a.external = strings.EqualFold(value, "external")
 			if !a.external && !strings.EqualFold(value, "plain") {
@@ -171,7 +174,7 @@ func (a *address) parameters(field, raw string, bad *problems) {
 			a.timeout = number(field+" connection_timeout", value, 100, 300_000, bad) * time.Millisecond
 		default:
 			bad.add(field+" parameter", "cacertfile, certfile, keyfile, server_name_indication, auth_mechanism, "+
-				"allow_plain, heartbeat (seconds) or connection_timeout (milliseconds)", "another name")
+				"allow_plain, management, heartbeat (seconds) or connection_timeout (milliseconds)", "another name")
 		}
 	}
 }

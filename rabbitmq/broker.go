@@ -75,7 +75,8 @@ func MaxBackoff(d time.Duration) Option { return func(b *broker) { b.maxBackoff 
 //
 // Parameters are cacertfile, certfile, keyfile, server_name_indication,
 // auth_mechanism (plain, external), allow_plain, heartbeat in seconds (default 10),
-// and connection_timeout in milliseconds (default 10,000).
+// connection_timeout in milliseconds (default 10,000), and management (see
+// [Management]).
 //
 // It dials nothing. What is wrong with its arguments is returned by its Validate
 // method, and by every Run and every call of its Topology, as CodeInvalid. A broker
@@ -93,6 +94,9 @@ type broker struct {
 	name       string
 	logger     *slog.Logger
 	maxBackoff time.Duration
+
+	managementURL string
+	management    *management // nil when not given
 
 	addresses []address
 	invalid   error
@@ -116,7 +120,10 @@ func newBroker(list string, opts []Option) *broker {
 	}
 	b.consume = &sharedSession{b: b, turn: make(chan struct{}, 1)}
 	b.invalid = b.check()
-	b.urls = nil // they hold passwords
+	b.urls, b.managementURL = nil, "" // they hold passwords
+	for i := range b.addresses {
+		b.addresses[i].management = ""
+	}
 	return b
 }
 
@@ -171,6 +178,7 @@ func (b *broker) check() error {
 		b.checkAddress(field, &a, &bad)
 		b.addresses = append(b.addresses, a)
 	}
+	b.checkManagement(&bad)
 	if b.maxBackoff < 10*time.Millisecond || b.maxBackoff > 5*time.Minute {
 		bad.add("MaxBackoff", "10ms..5m", b.maxBackoff.String())
 	}

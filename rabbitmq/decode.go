@@ -20,6 +20,9 @@ func decode(d *amqp.Delivery, foreign *outlast.ForeignQueue) (*outlast.Message, 
 	m := &outlast.Message{Body: d.Body}
 	headers := make([]outlast.WireHeader, 0, len(d.Headers)+5)
 	for name, value := range d.Headers {
+		if name == "x-delivery-count" || name == "x-acquired-count" {
+			continue // the quorum queue's own, and not the producer's
+		}
 		headers = append(headers, outlast.WireHeader{Name: name, Value: outlast.WireText(value)})
 	}
 	// The broker's own properties stand in for headers that a foreign producer does

@@ -34,8 +34,12 @@ func (t *topology) Examine(ctx context.Context) ([]outlast.Finding, error) {
 	if last != nil {
 		defer last.close()
 		all = append(all, last.rights()...)
-		all = append(all, finding(outlast.FindingOK, "rabbitmq bindings",
-			"AMQP cannot list bindings, so that they are not checked", "every subscription asserts its own bindings, at its start and every few minutes", ""))
+		if t.b.management != nil {
+			all = append(all, t.b.management.findings(ctx)...)
+		} else {
+			all = append(all, finding(outlast.FindingOK, "rabbitmq bindings and policies",
+				"not checked: AMQP cannot list them; every subscription asserts its own bindings", "give the management API's address to check them", ""))
+		}
 	}
 	return all, ctx.Err()
 }

@@ -203,7 +203,9 @@ func (p *publisher) Send(number int, ps []*outlast.Publishing) {
 		p.lanes[number] = l
 		s.tasks.Go(l.run)
 	}
-	l.send(ps)
+	if !l.send(ps) {
+		p.events.report(results(ps, outlast.OutcomeNotSent, l.unusable()))
+	}
 }
 
 // Drop closes a lane. The next Send on its number opens a new channel.

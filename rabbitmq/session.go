@@ -292,7 +292,14 @@ type sharedSession struct {
 	turn    chan struct{} // held by the one who looks or connects
 	users   int
 	current *session
+
+	// failure is for all who ask soon after it, so that many subscribers of a broker
+	// that is down do not each knock.
+	failure error
+	failed  time.Time
 }
+
+const failureShared = 250 * time.Millisecond
 
 func (h *sharedSession) enter(ctx context.Context) error {
 	select {
@@ -332,9 +339,13 @@ func (h *sharedSession) get(ctx context.Context, log *slog.Logger) (*session, er
 		h.current.close()
 		h.current = nil
 	}
+	if h.failure != nil && time.Since(h.failed) < failureShared {
+		return nil, h.failure
+	}
 	s, err := h.b.dial(ctx, "consumer", log)
-	if err == nil {
-		h.current = s
+	h.current, h.failure, h.failed = s, err, time.Now()
+	if ctx.Err() != nil {
+		h.failure = nil // it is this caller's own
 	}
 	return s, err
 }

@@ -29,7 +29,8 @@ func (t *topology) with(ctx context.Context, f func(*session) error) error {
 }
 
 // Check compares exchanges and queues with what the broker has. AMQP cannot list
-// bindings, so that they are not part of it: each subscription asserts its own.
+// bindings nor policies, so that they are compared only with [Management]; each
+// subscription asserts its own bindings in any case.
 // Arguments are compared by declaring what exists again with ours, which changes
 // nothing and needs the configure right. Of several differing arguments of one
 // queue the broker names one.
@@ -43,7 +44,16 @@ func (t *topology) Check(ctx context.Context, want outlast.Topology) ([]outlast.
 		}
 		for _, g := range want.Groups {
 			for i := range max(1, g.Partitions) {
+				before := len(all)
 				if err := s.compare(&all, queueObject(g, i)); err != nil {
+					return err
+				}
+				if t.b.management == nil || len(all) > before && all[before].Have == nothing {
+					continue
+				}
+				more, err := t.b.management.queueDifferences(ctx, g, i)
+				all = append(all, more...)
+				if err != nil {
 					return err
 				}
 			}
@@ -88,12 +98,14 @@ func queueObject(g outlast.GroupTopology, partition int) object {
 	}
 }
 
+const nothing = "nothing"
+
 // compare never creates: what is missing is found out first.
 func (s *session) compare(all *[]outlast.TopologyDifference, o object) error {
 	op := "check " + o.name
 	err := s.aside(op, o.passive)
 	if replyCode(err) == replyNotFound {
-		*all = append(*all, outlast.TopologyDifference{Object: o.name, Want: o.kind, Have: "nothing", Hint: "outlast topology apply"})
+		*all = append(*all, outlast.TopologyDifference{Object: o.name, Want: o.kind, Have: nothing, Hint: "outlast topology apply"})
 		return nil
 	}
 	if err != nil {
