@@ -93,7 +93,7 @@ func (r *running) stop(t testing.TB) {
 	r.cancel()
 	select {
 	case <-r.done:
-	case <-time.After(patience):
+	case <-time.After(time.Until(giveUp(t))):
 		t.Errorf("Run did not return after its context had ended")
 	}
 }

@@ -13,7 +13,19 @@ import (
 
 // patience bounds every wait for something that must happen. It is no measure of
 // speed: a passing test never waits that long.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
+
+// giveUp returns when a wait that begins now has been in vain: early enough for the
+// test to say so before -timeout ends it without a word.
+func giveUp(t testing.TB) time.Time {
+	end := time.Now().Add(patience)
+	if d, ok := t.(interface{ Deadline() (time.Time, bool) }); ok {
+		if at, ok := d.Deadline(); ok && at.Add(-2*time.Second).Before(end) {
+			return at.Add(-2 * time.Second)
+		}
+	}
+	return end
+}
 
 // settling is how long a test watches that something does not happen.
 const settling = 150 * time.Millisecond
@@ -178,7 +190,7 @@ func (f *storeFixture) eventually(what string, ok func() bool) {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for end := giveUp(t); ; time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
