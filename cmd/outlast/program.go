@@ -62,6 +62,8 @@ func (p *program) commands() []*cobra.Command {
 		p.actionsCommand(),
 		p.topologyCommand(),
 		p.doctorCommand(),
+		p.demoCommand(),
+		p.demoRoleCommand(),
 		p.versionCommand(),
 	}
 }

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/examples/shop"
+)
+
+const (
+	demoLook    = 250 * time.Millisecond // between two looks into the tables
+	demoRestart = time.Second            // from a kill to the restart
+	// demoPatience is how long nothing may move before what is missing counts as lost.
+	demoPatience = 30 * time.Second
+)
+
+// demo is one run.
+type demo struct {
+	p         *program
+	f         *demoFlags
+	dir       string
+	view      *demoView
+	fleet     *fleet
+	cut       *cutter // in front of a broker that is not ours
+	ownBroker bool
+	api       string
+	databases []*shop.Database
+
+	mu        sync.Mutex
+	longest   int       // backlog
+	outageEnd time.Time // zero before
+	recovered time.Duration
+	recovery  bool // recovered is known
+}
+
+func newDemo(p *program, f *demoFlags, dir string) *demo {
+	return &demo{p: p, f: f, dir: dir, view: newDemoView(p)}
+}
+
+// run is the demo itself: orders and faults, the rest of the work, the report.
+func (d *demo) run(ctx context.Context) error {
+	orders := newLoad(d.api, d.f.rate, !d.f.noFaults)
+	watching, stopWatching := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stopWatching()
+	d.view.begin = time.Now()
+	d.view.event("the shop is open: %d orders a second for %s", d.f.rate, durationText(d.f.lasts))
+	background.Go(func() { d.watch(watching, orders) })
+
+	if err := d.placeOrders(ctx, orders); err != nil {
+		return err
+	}
+	d.view.event("no more orders; waiting until everything is handled")
+	report, err := d.settle(ctx)
+	stopWatching()
+	background.Wait()
+	d.view.finish()
+	if err != nil {
+		return err
+	}
+	if err := d.fleet.stopAll(shop.Services...); err != nil {
+		return err
+	}
+	d.complete(report)
+	return d.report(report)
+}
+
+// placeOrders places orders for the set time, and makes trouble meanwhile.
+func (d *demo) placeOrders(ctx context.Context, orders *load) error {
+	begin := time.Now()
+	placing, stop := context.WithDeadline(ctx, begin.Add(d.f.lasts))
+	defer stop()
+	var placed sync.WaitGroup
+	placed.Go(func() { orders.run(placing) })
+	var err error
+	if !d.f.noFaults {
+		err = d.trouble(ctx, begin)
+	}
+	if err != nil {
+		stop()
+	}
+	placed.Wait()
+	if err == nil {
+		err = ctx.Err()
+	}
+	return err
+}
+
+// trouble is the list of faults, at fixed parts of the time.
+func (d *demo) trouble(ctx context.Context, begin time.Time) error {
+	calm := d.f.lasts - d.f.outage
+	breakBroker := begin.Add(calm / 5)
+	afterwards := breakBroker.Add(d.f.outage)
+	steps := []struct {
+		at time.Time
+		do func(context.Context) error
+	}{
+		{breakBroker, d.loseBroker},
+		{afterwards, d.returnBroker},
+		{afterwards.Add(calm * 3 / 10), func(ctx context.Context) error {
+			return d.killAndRestart(ctx, "payments", "the consumer of payments, with messages in hand,")
+		}},
+		{afterwards.Add(calm * 55 / 100), func(ctx context.Context) error {
+			return d.killAndRestart(ctx, roleRelay, "the relay of orders")
+		}},
+	}
+	for _, s := range steps {
+		if !pause(ctx, time.Until(s.at)) {
+			return ctx.Err()
+		}
+		if err := s.do(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) loseBroker(context.Context) error {
+	for_ := durationText(d.f.outage)
+	if d.cut != nil {
+		d.cut.cut()
+		d.view.event("the way to the broker is cut for %s; orders go on being accepted", for_)
+		return nil
+	}
+	if err := d.fleet.kill(roleBroker); err != nil {
+		return err
+	}
+	d.view.event("broker killed with SIGKILL and left down for %s; orders go on being accepted", for_)
+	return nil
+}
+
+func (d *demo) returnBroker(ctx context.Context) error {
+	if d.cut != nil {
+		if err := d.cut.restore(); err != nil {
+			return err
+		}
+	} else if _, err := d.fleet.start(ctx, roleBroker); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.outageEnd = time.Now()
+	d.mu.Unlock()
+	d.view.event("the broker is back; the backlog drains")
+	return nil
+}
+
+func (d *demo) killAndRestart(ctx context.Context, role, name string) error {
+	if err := d.fleet.kill(role); err != nil {
+		return err
+	}
+	d.view.event("%s was killed with SIGKILL", name)
+	if !pause(ctx, demoRestart) {
+		return ctx.Err()
+	}
+	if _, err := d.fleet.start(ctx, role); err != nil {
+		return err
+	}
+	d.view.event("%s is running again", role)
+	return nil
+}
+
+// watch looks into the tables until ctx ends, and shows what it sees.
+func (d *demo) watch(ctx context.Context, orders *load) {
+	var shown time.Time
+	for ctx.Err() == nil {
+		at := time.Now()
+		s, err := look(ctx, d.databases)
+		if err == nil {
+			d.note(at, s)
+			if at.Sub(shown) >= time.Second {
+				shown = at
+				d.view.show(s, int(orders.accepted.Load()), int(orders.refused.Load()))
+			}
+		}
+		pause(ctx, demoLook)
+	}
+}
+
+// note keeps the longest backlog, and when the outage was made good: when nothing
+// that was committed before its end is in an outbox any more.
+func (d *demo) note(at time.Time, s *snapshot) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.longest = max(d.longest, s.backlog)
+	if d.outageEnd.IsZero() || d.recovery || at.Before(d.outageEnd) {
+		return
+	}
+	if since := at.Sub(d.outageEnd); s.backlog == 0 || s.oldest < since {
+		d.recovery, d.recovered = true, since
+		d.view.event("everything of the outage has left the outboxes, %s after the broker's return", durationText(since))
+	}
+}
+
+// settle waits until every committed message is handled or dead. When nothing moves
+// any more, the report says what is missing.
+func (d *demo) settle(ctx context.Context) (*shop.Report, error) {
+	var (
+		before   int
+		moved    = time.Now()
+		lastErr  error
+		outageAt = func() time.Time { d.mu.Lock(); defer d.mu.Unlock(); return d.outageEnd }
+	)
+	for ctx.Err() == nil {
+		s, err := look(ctx, d.databases)
+		if err != nil {
+			lastErr = err
+		} else if now := s.waiting() + s.handled(); now != before {
+			before, moved = now, time.Now()
+		}
+		patient := time.Since(moved) < demoPatience
+		if !patient && lastErr != nil && s == nil {
+			return nil, lastErr
+		}
+		if s != nil && (s.waiting() == 0 || !patient) {
+			report, err := shop.Audit(ctx, d.databases, outageAt())
+			if err != nil || report.Lost == 0 && s.waiting() == 0 || !patient {
+				return report, err
+			}
+		}
+		pause(ctx, demoLook)
+	}
+	return nil, ctx.Err()
+}
+
+// complete adds what only the running demo could see in the tables.
+func (d *demo) complete(r *shop.Report) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.LongestBacklog = d.longest
+	if d.recovery {
+		r.RecoverySeconds = d.recovered.Round(10 * time.Millisecond).Seconds()
+	}
+}
+
+// verdict is an error when a promise was broken.
+func (d *demo) verdict(r *shop.Report) error {
+	if r.Broken() {
+		return &outlast.Error{Op: "demo", Code: outlast.CodeInternal,
+			Err: fmt.Errorf("%d lost, %d doubled, %d out of order, %d never committed", r.Lost, r.Doubled, r.OutOfOrder, r.Ghosts)}
+	}
+	if r.Dead != r.Poison {
+		return &outlast.Error{Op: "demo", Code: outlast.CodeInternal, Err: fmt.Errorf("%d dead letters of %d poison orders", r.Dead, r.Poison)}
+	}
+	return nil
+}
