@@ -148,6 +148,12 @@ func (r *relayRun) enqueue(now time.Time, f *flight) {
 			r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
 			return
 		}
+		// It must not wait at its key for the route to open: held rows of the key that
+		// are still to be read come before it.
+		if f.route.turnsAway(f.row) {
+			r.holdForRoute(f)
+			return
+		}
 		k.queue = append(k.queue, f)
 		r.advance(now, k)
 		return
@@ -168,10 +174,8 @@ func (r *relayRun) offer(now time.Time, f *flight) bool {
 		r.failFlight(f, HeldRefused, f.invalid)
 		return false
 	}
-	// While a route drains, rows that wait for it go first, in the order of Seq; any
-	// other joins them, even one that waited behind its key.
-	if rt.state == routeClosed || (rt.state == routeDraining && !f.row.Reason.OfRoute()) {
-		r.holdFlight(f, Hold{Reason: rt.reason, Wait: -1, Attempts: f.row.Attempts, Error: rt.fault})
+	if rt.turnsAway(f.row) {
+		r.holdForRoute(f)
 		return false
 	}
 	f.state = flightQueued
@@ -238,6 +242,11 @@ func (r *relayRun) holdFlight(f *flight, h Hold) {
 		}
 	}
 	r.settle.hold(f, h)
+}
+
+// holdForRoute moves a row to those that wait for its route.
+func (r *relayRun) holdForRoute(f *flight) {
+	r.holdFlight(f, Hold{Reason: f.route.reason, Wait: -1, Attempts: f.row.Attempts, Error: f.route.fault})
 }
 
 // failFlight is for a message that failed by itself: it waits in the held, and

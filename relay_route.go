@@ -78,6 +78,13 @@ func (rt *routeState) hasRoom(c *RelayConfig) bool {
 	}
 }
 
+// turnsAway reports whether a row must wait in the held table for this route. While
+// the route drains, rows that wait for it go first, in the order of Seq; any other
+// joins them, even one that waited behind its key.
+func (rt *routeState) turnsAway(row *Row) bool {
+	return rt.state == routeClosed || (rt.state == routeDraining && !row.Reason.OfRoute())
+}
+
 // ownLane returns the lane that only this route uses.
 func (rt *routeState) ownLane(fl *relayFlights) int {
 	if rt.lane == 0 {
@@ -262,6 +269,7 @@ func (r *relayRun) stepDraining(now time.Time, rt *routeState) time.Time {
 // moved there since the page was asked for, the route is open: every row of it is
 // in hand now, in order, and later ones queue behind.
 func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int) {
+	r.conf.Logger.Debug("held rows of a route", "route", rt.Route.String(), "after", rt.loadedTo, "rows", len(rows), "moving", rt.moving)
 	for _, row := range rows {
 		rt.loadedTo = row.Seq
 		s := r.leases.slots[row.Slot]

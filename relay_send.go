@@ -179,7 +179,7 @@ func (r *relayRun) unroutable(now time.Time, f *flight) {
 		return
 	}
 	r.closeRoute(now, f.route, HeldUnroutable, "no queue is bound to "+f.route.String())
-	r.holdFlight(f, Hold{Reason: HeldUnroutable, Wait: -1, Attempts: f.row.Attempts, Error: f.route.fault})
+	r.holdForRoute(f)
 	r.leaveKey(now, f)
 }
 
@@ -201,7 +201,7 @@ func (r *relayRun) nacked(now time.Time, f *flight, err error) {
 	switch {
 	case rt.nacks >= nacksToClose || rt.state == routeClosed:
 		r.closeRoute(now, rt, HeldRoute, "the broker refuses messages: "+err.Error())
-		r.holdFlight(f, Hold{Reason: HeldRoute, Wait: -1, Attempts: f.row.Attempts, Error: rt.fault})
+		r.holdForRoute(f)
 		r.leaveKey(now, f)
 	case f.tries >= nacksToHold:
 		r.failFlight(f, HeldBackoff, err)
@@ -279,7 +279,7 @@ func (r *relayRun) laneError(now time.Time, f *flight, res Result, alone bool) {
 	}
 	if res.RouteFault {
 		r.closeRoute(now, f.route, HeldRoute, CleanErrorText(res.Err.Error()))
-		r.holdFlight(f, Hold{Reason: HeldRoute, Wait: -1, Attempts: f.row.Attempts, Error: f.route.fault})
+		r.holdForRoute(f)
 	} else {
 		r.failFlight(f, HeldBackoff, res.Err)
 	}

@@ -3,6 +3,7 @@ package outlast_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +35,12 @@ func (tr *relayTrace) add(format string, args ...any) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.lines = append(tr.lines, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+}
+
+// Write takes the relays' logs.
+func (tr *relayTrace) Write(line []byte) (int, error) {
+	tr.add(" * %s", line)
+	return len(line), nil
 }
 
 // relayWitness is the hook of one relay.
@@ -87,6 +94,7 @@ func newRelayRig(t *testing.T, opts ...memory.BrokerOption) *relayRig {
 func (g *relayRig) start(change ...func(*outlast.RelayConfig)) (end func()) {
 	g.t.Helper()
 	conf := outlast.RelayConfig{Source: "shop", Store: g.store, Broker: g.broker}
+	conf.Logger = slog.New(slog.NewTextHandler(g.trace, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	conf.Hooks = []outlast.Hook{relayWitness{g.trace, fmt.Sprintf("relay%d", len(g.ends))}}
 	for _, c := range change {
 		c(&conf)
