@@ -18,16 +18,16 @@ import (
 
 // Defaults and bounds of the options.
 const (
-	defaultAckWait = 30 * time.Second
-	defaultRefresh = 5 * time.Second
-	assertEvery    = 3 * time.Minute // bindings, while subscribed
+	defaultAckWait    = 30 * time.Second
+	defaultRefresh    = 5 * time.Second
+	defaultMaxBackoff = 10 * time.Second
+	assertEvery       = 3 * time.Minute // bindings, while subscribed
 
 	dialTimeout  = 5 * time.Second
 	writeTimeout = 5 * time.Second
 	apiTimeout   = 5 * time.Second
 	pingInterval = 10 * time.Second
 	backoffFirst = 100 * time.Millisecond
-	backoffLast  = 10 * time.Second
 )
 
 // Option refines a broker.
@@ -70,6 +70,11 @@ func AckWait(d time.Duration) Option { return func(b *broker) { b.ackWait = d } 
 // stream's consumers. Range 100 ms to 5 min; default 5 s.
 func Refresh(d time.Duration) Option { return func(b *broker) { b.refresh = d } }
 
+// MaxBackoff is the longest pause between two attempts to connect. The pauses start
+// at some milliseconds, double, and are drawn from zero to their length.
+// Range 100 ms to 5 min; default 10 s.
+func MaxBackoff(d time.Duration) Option { return func(b *broker) { b.maxBackoff = d } }
+
 // InboxPrefix replaces "_INBOX", for accounts whose users may only listen on
 // inboxes of their own.
 func InboxPrefix(prefix string) Option { return func(b *broker) { b.inboxPrefix = prefix } }
@@ -89,6 +94,7 @@ type broker struct {
 	replicas    int
 	ackWait     time.Duration
 	refresh     time.Duration
+	maxBackoff  time.Duration
 	inboxPrefix string
 	err         error // what is wrong with the settings
 }
@@ -99,7 +105,7 @@ type broker struct {
 // settings are returned by everything that would connect, as a CodeInvalid that
 // names all of them.
 func Broker(address string, opts ...Option) outlast.Broker {
-	b := &broker{name: "outlast", ackWait: defaultAckWait, refresh: defaultRefresh}
+	b := &broker{name: "outlast", ackWait: defaultAckWait, refresh: defaultRefresh, maxBackoff: defaultMaxBackoff}
 	for _, o := range opts {
 		o(b)
 	}
@@ -123,6 +129,9 @@ func (b *broker) validate(address string) error {
 	}
 	if b.refresh < 100*time.Millisecond || b.refresh > 5*time.Minute {
 		add("Refresh", "100ms to 5m", b.refresh.String())
+	}
+	if b.maxBackoff < backoffFirst || b.maxBackoff > 5*time.Minute {
+		add("MaxBackoff", "100ms to 5m", b.maxBackoff.String())
 	}
 	for _, s := range []string{b.password, b.token} {
 		if s != "" {
@@ -280,12 +289,12 @@ func (d *dialer) settle() {
 	}
 }
 
-// backoff is a full-jitter pause that doubles. Its zero value is ready.
-type backoff struct{ last time.Duration }
+// backoff is a full-jitter pause that doubles up to limit.
+type backoff struct{ limit, last time.Duration }
 
 // wait pauses and reports whether ctx is still alive.
 func (w *backoff) wait(ctx context.Context) bool {
-	w.last = min(max(2*w.last, backoffFirst), backoffLast)
+	w.last = min(max(2*w.last, backoffFirst), w.limit)
 	t := time.NewTimer(rand.N(w.last))
 	defer t.Stop()
 	select {

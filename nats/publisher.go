@@ -63,7 +63,7 @@ func (p *publisher) Run(ctx context.Context) error {
 		return p.b.err
 	}
 	state := linkReporter{report: p.cfg.Link}
-	var pause backoff
+	pause := backoff{limit: p.b.maxBackoff}
 	for {
 		connected, err := p.runSession(ctx, &state)
 		if ctx.Err() != nil {
@@ -72,7 +72,7 @@ func (p *publisher) Run(ctx context.Context) error {
 			return nil
 		}
 		if connected {
-			pause = backoff{}
+			pause.last = 0
 		}
 		state.set(outlast.LinkDown, err)
 		p.log.Warn("publisher lost its connection", "broker", p.b.address, "error", err)

@@ -65,7 +65,7 @@ func (s *subscriber) Run(ctx context.Context) error {
 		return cmp.Or(s.b.err, err)
 	}
 	state := linkReporter{report: s.cfg.Link}
-	var pause backoff
+	pause := backoff{limit: s.b.maxBackoff}
 	for {
 		up, err := s.runSession(ctx, &state)
 		if ctx.Err() != nil {
@@ -73,7 +73,7 @@ func (s *subscriber) Run(ctx context.Context) error {
 			return nil
 		}
 		if up {
-			pause = backoff{}
+			pause.last = 0
 		}
 		state.set(outlast.LinkDown, err)
 		s.log.Warn("subscription ended", "queue", s.queue(), "broker", s.b.address, "error", err)
