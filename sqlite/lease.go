@@ -33,9 +33,11 @@ func (l leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 	if err := l.renew(ctx, w, r); err != nil {
 		return g, err
 	}
-	if err := w.tx.QueryRowContext(ctx, l.s.sql.Get("owner_count"), r.Scope).Scan(&g.Owners); err != nil {
+	var others int
+	if err := w.tx.QueryRowContext(ctx, l.s.sql.Get("owner_others"), r.Scope, r.Owner).Scan(&others); err != nil {
 		return g, mapped(op, err)
 	}
+	g.Owners = others + 1 // this one counts, however short its TTL
 	g.Share = (r.Total + g.Owners - 1) / g.Owners
 	if g.Held, err = l.take(ctx, w, r, g.Share); err != nil {
 		return g, mapped(op, err)

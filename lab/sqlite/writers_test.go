@@ -216,6 +216,7 @@ func TestSettledBeforeWaitsForOpenWriters(t *testing.T) {
 	must(t, err)
 	m := &outlast.Message{Envelope: outlast.Envelope{ID: outlast.NewID(), Type: "a.v1"}, Body: []byte("{}")}
 	must(t, s.Outbox().Insert(t.Context(), tx, []*outlast.Message{m}))
+	time.Sleep(20 * time.Millisecond) // so that a reader that sees no row answers with a later time
 	type answer struct {
 		at  time.Time
 		err error

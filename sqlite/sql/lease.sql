@@ -12,8 +12,8 @@ DELETE FROM {{p}}owner WHERE scope = ? AND owner = ?;
 -- A day is longer than any lease: who slept longer than that learns it from Settle.
 DELETE FROM {{p}}owner WHERE scope = ? AND expires_at < {{now}} - 86400000000;
 
--- name: owner_count
-SELECT count(*) FROM {{p}}owner WHERE scope = ? AND expires_at > {{now}};
+-- name: owner_others
+SELECT count(*) FROM {{p}}owner WHERE scope = ? AND owner <> ? AND expires_at > {{now}};
 
 -- name: slot_free_dead
 UPDATE {{p}}slot SET owner = NULL
