@@ -142,4 +142,3 @@ func (s leases) Release(ctx context.Context, scope, owner string, slots []int) e
 		return err
 	})
 }
-

@@ -55,6 +55,7 @@ func (s outbox) insert(ctx context.Context, tx outlast.LiveTx, msgs []*outlast.M
 				return err
 			}
 		}
+		b.foot(s.conf, due)
 		if _, err := tx.ExecContext(ctx, b.String(), b.args...); err != nil {
 			return s.fail("enqueue", err, false)
 		}
@@ -70,13 +71,23 @@ type insertBuilder struct {
 }
 
 func (b *insertBuilder) head(c settings, due bool) {
-	table := c.names()["t"] + "outbox"
 	columns := strings.Join(insertColumns, ", ")
 	if due {
-		table = c.names()["t"] + "held"
-		columns += ", due_at, next_at, reason"
+		fmt.Fprintf(b, "WITH v (%s, start, now) AS MATERIALIZED (VALUES ", columns)
+		return
 	}
-	fmt.Fprintf(b, "INSERT INTO %s (%s) VALUES ", table, columns)
+	fmt.Fprintf(b, "INSERT INTO %soutbox (%s) VALUES ", c.names()["t"], columns)
+}
+
+// foot sends messages whose due time has passed at once; only the database can tell.
+func (b *insertBuilder) foot(c settings, due bool) {
+	if !due {
+		return
+	}
+	fmt.Fprintf(b, `), h AS (
+		INSERT INTO %[1]sheld (%[2]s, due_at, next_at, reason) SELECT %[2]s, start, start, 'due' FROM v WHERE start > now
+	) INSERT INTO %[1]soutbox (%[2]s, due_at) SELECT %[2]s, start FROM v WHERE start <= now`,
+		c.names()["t"], strings.Join(insertColumns, ", "))
 }
 
 func (b *insertBuilder) arg(v any, cast string) string {
@@ -122,26 +133,26 @@ func (b *insertBuilder) message(c settings, m *outlast.Message, due bool) error 
 	return nil
 }
 
-// times returns expires_at, and for messages with a due time due_at, next_at and
-// the reason. A lifetime counts from the due time, as if enqueued then.
+// times returns expires_at, and for messages with a due time also that and the
+// present. A lifetime counts from the due time, as if enqueued then.
 func (b *insertBuilder) times(m *outlast.Message, due bool) []string {
 	start := "clock_timestamp()"
 	if due && m.Due.IsZero() {
-		start = fmt.Sprintf("(clock_timestamp() + %s * interval '1 microsecond')", b.arg(micros(m.Delay), "bigint"))
+		start = fmt.Sprintf("clock_timestamp() + %s * interval '1 microsecond'", b.arg(micros(m.Delay), "bigint"))
 	} else if due {
 		start = b.arg(instant(m.Due), "timestamptz")
 	}
-	expires := "NULL"
+	expires := "NULL::timestamptz"
 	switch {
 	case m.Lifetime > 0:
-		expires = fmt.Sprintf("%s + %s * interval '1 microsecond'", start, b.arg(micros(m.Lifetime), "bigint"))
+		expires = fmt.Sprintf("greatest(%s, clock_timestamp()) + %s * interval '1 microsecond'", start, b.arg(micros(m.Lifetime), "bigint"))
 	case !m.ExpiresAt.IsZero():
 		expires = b.arg(instant(m.ExpiresAt), "timestamptz")
 	}
 	if !due {
 		return []string{expires}
 	}
-	return []string{expires, start, start, "'due'"}
+	return []string{expires, start, "clock_timestamp()"}
 }
 
 func instant(t time.Time) any {

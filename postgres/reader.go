@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -105,7 +106,13 @@ func (r *reader) begin(p *pick, held []outlast.Lease) {
 	defer r.mu.Unlock()
 	r.picking = true
 	sorted := append([]outlast.Lease(nil), held...)
-	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Slot < sorted[j].Slot })
+	sort.Slice(sorted, func(i, j int) bool {
+		if sorted[i].Slot != sorted[j].Slot {
+			return sorted[i].Slot < sorted[j].Slot
+		}
+		return sorted[i].Epoch > sorted[j].Epoch
+	})
+	sorted = slices.CompactFunc(sorted, func(a, b outlast.Lease) bool { return a.Slot == b.Slot }) // the newest counts
 	start := sort.Search(len(sorted), func(i int) bool { return sorted[i].Slot >= r.first })
 	for i := range sorted {
 		l := sorted[(start+i)%len(sorted)]

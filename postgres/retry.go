@@ -45,6 +45,9 @@ func (s inbox) BeginRetry(ctx context.Context, group string, types []string) (ou
 type retryTx struct {
 	*handlerTx
 	waiting *outlast.Waiting
+	// name and end are the statement that Commit runs first, with its arguments.
+	name string
+	end  []any
 }
 
 func (t *retryTx) claim(ctx context.Context, group string, types []string) (time.Duration, error) {
@@ -97,25 +100,40 @@ func (t *retryTx) read(row pgx.Row) (bool, error) {
 func (t *retryTx) Waiting() *outlast.Waiting { return t.waiting }
 
 func (t *retryTx) Undo(ctx context.Context) error {
+	t.end = nil
 	_, err := t.conn.Exec(ctx, "ROLLBACK TO SAVEPOINT "+savepoint)
 	return t.failed("undo", err)
 }
 
-func (t *retryTx) Done(ctx context.Context) error {
-	_, err := t.conn.Exec(ctx, t.s.sql.Get("retry_done"), t.waiting.Seq)
-	return t.failed("record a retry", err)
+// Done, Wait and Bury are carried out by Commit: until then the inbox row stays
+// free, and a duplicate that arrives meanwhile does not wait.
+
+func (t *retryTx) Done(context.Context) error {
+	t.end = []any{t.waiting.Seq}
+	t.name = "retry_done"
+	return nil
 }
 
-func (t *retryTx) Wait(ctx context.Context, w *outlast.Waiting) error {
-	_, err := t.conn.Exec(ctx, t.s.sql.Get("retry_wait"), t.waiting.Seq, w.Reason, outlast.CleanErrorText(w.Error),
-		w.Attempts, micros(max(w.Wait, 0)))
-	return t.failed("record a waiting message", err)
+func (t *retryTx) Wait(_ context.Context, w *outlast.Waiting) error {
+	t.end = []any{t.waiting.Seq, w.Reason, outlast.CleanErrorText(w.Error), w.Attempts, micros(max(w.Wait, 0))}
+	t.name = "retry_wait"
+	return nil
 }
 
-func (t *retryTx) Bury(ctx context.Context, d *outlast.DeadLetterRecord) error {
-	_, err := t.conn.Exec(ctx, t.s.sql.Get("retry_bury"), t.waiting.Seq, d.Reason, outlast.CleanErrorText(d.Error),
-		d.Attempts, d.Fingerprint)
-	return t.failed("record a dead letter", err)
+func (t *retryTx) Bury(_ context.Context, d *outlast.DeadLetterRecord) error {
+	t.end = []any{t.waiting.Seq, d.Reason, outlast.CleanErrorText(d.Error), d.Attempts, d.Fingerprint}
+	t.name = "retry_bury"
+	return nil
+}
+
+func (t *retryTx) Commit(ctx context.Context) error {
+	if t.end != nil {
+		if _, err := t.conn.Exec(ctx, t.s.sql.Get(t.name), t.end...); err != nil {
+			t.Rollback()
+			return t.failed("record the end of a retry", err)
+		}
+	}
+	return t.handlerTx.Commit(ctx)
 }
 
 // encodeMessage renders everything but the body.

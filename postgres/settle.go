@@ -112,11 +112,11 @@ func (s relay) settlement(set *outlast.Settlement) *pgx.Batch {
 		}
 	}
 	for _, h := range set.Hold {
-		switch {
-		case !fenced(h.Row):
-		case h.Row.InHeld:
-			holdAgain.add(h, epochs)
-		default:
+		if !fenced(h.Row) {
+			continue
+		}
+		holdAgain.add(h, epochs) // it may be held already without InHeld: a repeat
+		if !h.Row.InHeld {
 			hold.add(h, epochs)
 		}
 	}
@@ -134,8 +134,8 @@ func (s relay) settlement(set *outlast.Settlement) *pgx.Batch {
 	}
 	queue("settle_sent", len(sent.ids), sent.args())
 	queue("settle_sent_held", len(sentHeld.ids), sentHeld.args())
-	queue("settle_hold", len(hold.ids), hold.args())
 	queue("settle_hold_again", len(holdAgain.ids), holdAgain.args())
+	queue("settle_hold", len(hold.ids), hold.args())
 	queue("settle_release", len(release.ids), release.args())
 	return batch
 }
@@ -147,10 +147,6 @@ type settledClock struct {
 	xid       uint64 // assigned after candidate
 	confirmed time.Time
 }
-
-// settledMargin covers what the order of xids does not: the moment between a row's
-// xid and its enqueued_at, and small steps of the clock.
-const settledMargin = time.Minute
 
 // SettledBefore draws a candidate: an instant and then an xid. When every transaction
 // with a smaller xid has finished, nothing enqueued before the instant can appear.
@@ -187,5 +183,5 @@ func (s relay) SettledBefore(ctx context.Context) (time.Time, error) {
 	if oldest != nil && oldest.Before(t) {
 		t = *oldest
 	}
-	return t.UTC().Add(-settledMargin), nil
+	return t.UTC().Add(-s.conf.margin), nil
 }

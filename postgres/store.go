@@ -7,6 +7,7 @@ import (
 	"embed"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -26,7 +27,10 @@ const slots = 256
 // Option refines a store.
 type Option func(*settings)
 
-type settings struct{ schema, prefix string }
+type settings struct {
+	schema, prefix string
+	margin         time.Duration
+}
 
 // Schema is where the tables are. Lower-case letters, digits and '_', at most 24
 // bytes; default "public". It must exist, except that [outlast.Migrator] creates it.
@@ -36,11 +40,16 @@ func Schema(name string) Option { return func(s *settings) { s.schema = name } }
 // most 24 bytes; default "outlast_".
 func Prefix(prefix string) Option { return func(s *settings) { s.prefix = prefix } }
 
+// SettledMargin is taken off what SettledBefore finds, so that a clock of the database
+// that is set back by less does no harm. Range 0 to a day; default one minute. The
+// inboxes of receivers remember messages for that much longer.
+func SettledMargin(d time.Duration) Option { return func(s *settings) { s.margin = d } }
+
 // Store returns the store on db, which must come from pgx's database/sql driver,
 // as [Open]'s do. It talks to nothing. A bad option or a db of another driver is
 // reported by Check and by every other call.
 func Store(db *sql.DB, opts ...Option) outlast.Store {
-	conf := settings{schema: "public", prefix: "outlast_"}
+	conf := settings{schema: "public", prefix: "outlast_", margin: time.Minute}
 	for _, o := range opts {
 		o(&conf)
 	}
@@ -68,6 +77,9 @@ func (s *store) prepare() error {
 		if err := sqlfile.CheckIdentifier(f[1]); err != nil {
 			fields = append(fields, outlast.FieldError{Field: f[0], Limit: fmt.Sprintf("1 to %d of a-z, 0-9 and '_', not starting with a digit", sqlfile.MaxIdentifier), Given: fmt.Sprintf("%q", clip(f[1]))})
 		}
+	}
+	if s.conf.margin < 0 || s.conf.margin > 24*time.Hour {
+		fields = append(fields, outlast.FieldError{Field: "settled margin", Limit: "0 to 24h", Given: s.conf.margin.String()})
 	}
 	switch {
 	case s.db == nil:
@@ -200,3 +212,7 @@ func (s *store) tx(ctx context.Context, op string, fn func(tx pgx.Tx) error) err
 		return tx.Commit(ctx)
 	})
 }
+
+// Statements returns the named statements by name, so that a test can prepare each
+// on a real server.
+func (s *store) Statements() map[string]string { return s.sql }

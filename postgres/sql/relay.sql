@@ -96,9 +96,18 @@ WITH l AS MATERIALIZED (
 SELECT coalesce((SELECT array_agg(l.slot) FROM l), '{}')::int[], pg_current_xact_id()::text
 
 -- name: settle_sent
-DELETE FROM {{t}}outbox o
+-- A row that somebody holds meanwhile is deleted there; held is not touched otherwise.
+WITH d AS (
+    DELETE FROM {{t}}outbox o
+    USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[]) AS r(slot, epoch, seq, id)
+    WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+        AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
+    RETURNING 1
+)
+DELETE FROM {{t}}held o
 USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[]) AS r(slot, epoch, seq, id)
-WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[])
+    AND o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_sent_held
@@ -128,7 +137,9 @@ FROM d
 -- name: settle_hold_again
 UPDATE {{t}}held o SET reason = r.reason, route_exchange = r.route_exchange, route_type = r.route_type,
     next_at = CASE WHEN r.wait >= 0 THEN clock_timestamp() + r.wait * interval '1 microsecond' END,
-    attempts = r.attempts, error = nullif(r.error, '')
+    attempts = r.attempts, error = nullif(r.error, ''),
+    -- What waited for its time counts as enqueued when it stops to: see settled_look.
+    enqueued_at = CASE WHEN o.reason = 'due' AND r.reason <> 'due' THEN clock_timestamp() ELSE o.enqueued_at END
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[],
     $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::text[])
     AS r(slot, epoch, seq, id, reason, route_exchange, route_type, wait, attempts, error)
@@ -136,7 +147,8 @@ WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_release
--- A fresh seq, drawn after the xid as for every other row: see outlast_outbox.tx.
+-- A fresh seq, drawn after the xid as for every other row: see outlast_outbox.tx. The
+-- fact of a message that was due later occurred when it was written.
 WITH d AS (
     DELETE FROM {{t}}held o
     USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[]) AS r(slot, epoch, seq, id)
@@ -145,7 +157,7 @@ WITH d AS (
     RETURNING o.*
 )
 INSERT INTO {{t}}outbox ({{message}}, occurred_at)
-SELECT {{message}}, coalesce(occurred_at, enqueued_at) FROM d ORDER BY d.seq
+SELECT {{message}}, CASE WHEN reason = 'due' THEN coalesce(occurred_at, enqueued_at) ELSE occurred_at END FROM d ORDER BY d.seq
 
 -- name: held_keys
 SELECT DISTINCT h.slot, h.ordering_key FROM {{t}}held h
