@@ -138,11 +138,11 @@ func (f *storeFixture) retryDueOrder() {
 
 func (f *storeFixture) retryLowest() {
 	first, second, third, free := received("k"), received("k"), received("k"), received("free")
-	f.wait(first, 100*time.Millisecond)
+	f.wait(first, 2*time.Second)
 	f.wait(second, 0)
 	f.wait(third, 0)
-	if wait := f.noRetry(); wait <= 0 || wait > time.Second {
-		f.Fatalf("the first of the key is due in %v, want up to 100ms", wait)
+	if wait := f.noRetry(); wait <= 0 || wait > 2*time.Second {
+		f.Fatalf("the first of the key is due in %v, want up to 2s", wait)
 	}
 	f.wait(free, 0)
 	f.handleRetryOf(free)
