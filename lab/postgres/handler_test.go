@@ -1,0 +1,236 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/servers"
+	"github.com/outlastmq/outlast/postgres"
+)
+
+type placed struct {
+	OrderID string `json:"order_id" outlast:"key"`
+}
+
+var orderPlaced = outlast.Event[placed]("order.placed", 1)
+
+func begin(t testing.TB, store outlast.Store) outlast.InboxTx {
+	t.Helper()
+	tx, err := store.Inbox().Begin(t.Context(), "billing", []outlast.Mark{{Source: "orders", ID: outlast.NewID()}})
+	must(t, err)
+	return tx
+}
+
+func TestHandlePgxWorksInTheTransactionOfTheMark(t *testing.T) {
+	t.Parallel()
+	db, store := open(t)
+	must(t, exec(t.Context(), db, "CREATE TABLE charges (id text)"))
+	out := outlast.NewOutbox(store)
+	handler := postgres.HandlePgx(orderPlaced, func(ctx context.Context, tx pgx.Tx, m outlast.Received[placed]) error {
+		if tx.Commit(ctx) == nil || tx.Rollback(ctx) == nil {
+			return errors.New("a handler could end its transaction")
+		}
+		inner, err := tx.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := inner.Exec(ctx, "INSERT INTO nowhere VALUES (1)"); err == nil {
+			return errors.New("no error from a missing table")
+		}
+		if err := inner.Rollback(ctx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "INSERT INTO charges VALUES ($1)", m.Body.OrderID); err != nil {
+			return err
+		}
+		return out.Publish(ctx, postgres.PgxTx(tx), orderPlaced.Message(placed{"follow-up"}))
+	})
+	count := func() (charges, pending int) {
+		must(t, db.QueryRow("SELECT (SELECT count(*) FROM charges), (SELECT count(*) FROM outlast_outbox)").Scan(&charges, &pending))
+		return charges, pending
+	}
+	for _, commit := range []bool{false, true} {
+		tx := begin(t, store)
+		m := orderPlaced.Message(placed{"order-7"})
+		must(t, handler.Run(t.Context(), tx.Tx(), &outlast.Delivered{Message: &m}))
+		if commit {
+			must(t, tx.Commit(t.Context()))
+		}
+		tx.Rollback()
+		charges, pending := count()
+		if want := map[bool]int{true: 1}[commit]; charges != want || pending != want {
+			t.Errorf("commit %v: %d charges and %d pending", commit, charges, pending)
+		}
+	}
+}
+
+func TestCommitTellsThreeOutcomes(t *testing.T) {
+	t.Parallel()
+	db, store := open(t)
+	ctx := t.Context()
+	must(t, exec(ctx, db, "CREATE TABLE parents (id int PRIMARY KEY)"))
+	must(t, exec(ctx, db, "CREATE TABLE children (id int REFERENCES parents DEFERRABLE INITIALLY DEFERRED)"))
+	for name, c := range map[string]struct {
+		spoil func(tx outlast.InboxTx)
+		want  outlast.Code
+	}{
+		"ok": {func(outlast.InboxTx) {}, ""},
+		"an ignored error": {func(tx outlast.InboxTx) {
+			_, _ = tx.Tx().ExecContext(ctx, "INSERT INTO nowhere VALUES (1)")
+		}, outlast.CodeInvalid},
+		"a deferred constraint": {func(tx outlast.InboxTx) {
+			_, err := tx.Tx().ExecContext(ctx, "INSERT INTO children VALUES (1)")
+			must(t, err)
+		}, outlast.CodeInvalid},
+		"a connection that is gone": {func(tx outlast.InboxTx) {
+			var pid int
+			must(t, tx.Tx().QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&pid))
+			must(t, db.QueryRow("SELECT pg_terminate_backend($1, 10000)", pid).Scan(new(bool)))
+		}, outlast.CodeUnknown},
+	} {
+		tx := begin(t, store)
+		c.spoil(tx)
+		if got := outlast.CodeOf(tx.Commit(ctx)); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+		tx.Rollback()
+	}
+	// Every connection that is left works.
+	for range 30 {
+		must(t, db.PingContext(ctx))
+	}
+}
+
+func TestTransactionOutlivesTheContextOfBegin(t *testing.T) {
+	t.Parallel()
+	_, store := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	tx, err := store.Inbox().Begin(ctx, "billing", []outlast.Mark{{Source: "orders", ID: outlast.NewID()}})
+	must(t, err)
+	cancel()
+	_, err = tx.Tx().ExecContext(t.Context(), "SELECT 1")
+	must(t, err)
+	must(t, tx.Commit(t.Context()))
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	address := servers.Database(t)
+	db := openURL(t, address)
+	store := postgres.Store(db)
+	wantCode := func(what string, err error, code outlast.Code, parts ...string) {
+		t.Helper()
+		if outlast.CodeOf(err) != code {
+			t.Errorf("%s: %v, want %q", what, err, code)
+		}
+		for _, part := range parts {
+			if !strings.Contains(fmt.Sprint(err), part) {
+				t.Errorf("%s: %v does not say %q", what, err, part)
+			}
+		}
+	}
+	wantCode("no tables", store.Check(ctx), outlast.CodeSchema, "version 0", "version 1", "outlast migrate up")
+	wantCode("use without tables", store.Relay().Identify(ctx, "orders"), outlast.CodeSchema)
+	must(t, store.Migrations().Up(ctx, 0))
+	must(t, store.Check(ctx))
+	must(t, exec(ctx, db, "INSERT INTO outlast_migrations (version) VALUES (99)"))
+	wantCode("newer tables", store.Check(ctx), outlast.CodeSchema, "version 99", "version 1")
+	must(t, exec(ctx, db, "DELETE FROM outlast_migrations WHERE version = 99"))
+
+	role := "r" + strings.ReplaceAll(outlast.NewID(), "-", "")
+	must(t, exec(ctx, db, "CREATE ROLE "+role+" LOGIN"))
+	t.Cleanup(func() {
+		_ = exec(context.Background(), db, "DROP OWNED BY "+role)
+		must(t, exec(context.Background(), db, "DROP ROLE "+role))
+	})
+	must(t, exec(ctx, db, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO "+role))
+	u, err := url.Parse(address)
+	must(t, err)
+	u.User = url.User(role)
+	weak := openURL(t, u.String())
+	wantCode("missing rights", postgres.Store(weak).Check(ctx), outlast.CodeDenied, "outbox")
+	must(t, weak.Close())
+	readOnly := openURL(t, address+"&default_transaction_read_only=on")
+	wantCode("read only", postgres.Store(readOnly).Check(ctx), outlast.CodeUnavailable, "primary")
+}
+
+func TestPlainInsertOfAForeignWriter(t *testing.T) {
+	t.Parallel()
+	db, store := open(t)
+	ctx := t.Context()
+	must(t, exec(ctx, db, `INSERT INTO outlast_outbox (type, ordering_key, body) VALUES ('order.placed.v1', 'order-7', '{"order_id":"order-7"}')`))
+	must(t, exec(ctx, db, `INSERT INTO outlast_outbox (type, body) VALUES ('order.placed.v1', '')`))
+	rows, err := store.Relay().Reader().Pick(ctx, lease(t, store, "r"), 10, 1<<20)
+	must(t, err)
+	if len(rows) != 2 {
+		t.Fatalf("picked %d rows", len(rows))
+	}
+	for _, r := range rows {
+		must(t, r.Message.Validate(0))
+		if r.ID[14] != '7' {
+			t.Errorf("id %s is not of version 7", r.ID)
+		}
+	}
+	for field, insert := range map[string]string{
+		"type":         `(type, body) VALUES ('no spaces', '')`,
+		"body":         `(type, body, body_bytes) VALUES ('a.v1', '', '')`,
+		"ordering_key": `(type, body, ordering_key) VALUES ('a.v1', '', repeat('k', 256))`,
+		"headers":      `(type, body, headers) VALUES ('a.v1', '', '[1]')`,
+		"subject":      `(type, body, subject) VALUES ('a.v1', '', E'a\nb')`,
+		"kind":         `(type, body, kind) VALUES ('a.v1', '', 'letter')`,
+	} {
+		if err := exec(ctx, db, "INSERT INTO outlast_outbox "+insert); err == nil || !strings.Contains(err.Error(), "outlast_check_"+field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// TestPlansNeedNoStatistics fills the outbox by COPY into a table that was analysed
+// while empty, and looks at how the hot statements find their rows.
+func TestPlansNeedNoStatistics(t *testing.T) {
+	t.Parallel()
+	db, store := open(t)
+	ctx := t.Context()
+	must(t, exec(ctx, db, "ALTER TABLE outlast_outbox SET (autovacuum_enabled = off)"))
+	must(t, exec(ctx, db, "ANALYZE outlast_outbox"))
+	must(t, exec(ctx, db, `INSERT INTO outlast_outbox (type, body) SELECT 'order.placed.v1', repeat('x', 200) FROM generate_series(1, 60000)`))
+	all := store.(interface{ Statements() map[string]string }).Statements()
+	slots, zeros, far := make([]int16, 256), make([]int64, 256), make([]int64, 256)
+	for i := range slots {
+		slots[i], far[i] = int16(i), 1<<40
+	}
+	ids := make([]string, 1000)
+	seqs, epochs, some := make([]int64, 1000), make([]int64, 1000), make([]int16, 1000)
+	for i := range ids {
+		ids[i], seqs[i], some[i] = outlast.NewID(), int64(i*50), int16(i%256)
+	}
+	for name, args := range map[string][]any{
+		"pick":         {slots, zeros, zeros, 64, 1000, 1 << 20, 5000},
+		"late":         {slots, zeros, far, 5000},
+		"fetch":        {some, seqs, 1 << 20},
+		"settle_sent":  {some, epochs, seqs, ids},
+		"settled_look": {},
+		"settle_hold":  {some, epochs, seqs, ids, ids, ids, ids, epochs, make([]int32, 1000), ids},
+	} {
+		rows, err := db.QueryContext(ctx, "EXPLAIN "+all[name], args...)
+		must(t, err)
+		var plan strings.Builder
+		for rows.Next() {
+			var line string
+			must(t, rows.Scan(&line))
+			fmt.Fprintln(&plan, line)
+		}
+		must(t, rows.Err())
+		if strings.Contains(plan.String(), "Seq Scan on outlast_outbox") {
+			t.Errorf("%s reads the whole outbox:\n%s", name, plan.String())
+		}
+	}
+}
