@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	demoCustomers = 40
+	demoCustomers = 100
 	demoClients   = 32 // requests at once
 	poisonEvery   = 50 // orders
-	busyEvery     = 15
+	busyEvery     = 20
 )
 
 // load places orders through the HTTP API at a steady rate.
@@ -70,7 +70,7 @@ func (l *load) run(ctx context.Context) {
 func (l *load) order(n int) contracts.Order {
 	items := []string{"lamp", "chair", "table", "shelf", "clock"}
 	order := contracts.Order{
-		Customer: fmt.Sprintf("customer-%02d", (n*7+n/demoCustomers)%demoCustomers),
+		Customer: fmt.Sprintf("customer-%02d", n*7%demoCustomers),
 		Item:     items[n%len(items)], Quantity: 1 + n%3, Cents: int64(1000 + 100*(n%50)), Card: "good",
 	}
 	switch {

@@ -95,13 +95,13 @@ func demoBrokerAt(address string, logger *slog.Logger) (outlast.Broker, error) {
 		if err != nil {
 			return nil, err
 		}
-		return nats.Broker(url, nats.AckWait(ackWait)), nil
+		return nats.Broker(url, nats.AckWait(ackWait), nats.MaxBackoff(time.Second)), nil
 	}
 	switch scheme, _, _ := strings.Cut(address, ":"); scheme {
 	case "amqp", "amqps":
 		return rabbitmq.Broker(address, rabbitmq.Logger(logger), rabbitmq.MaxBackoff(time.Second)), nil
 	case "nats", "tls":
-		return nats.Broker(address, nats.AckWait(ackWait)), nil
+		return nats.Broker(address, nats.AckWait(ackWait), nats.MaxBackoff(time.Second)), nil
 	}
 	return nil, fmt.Errorf("%s is not set", demoBrokerEnv)
 }

@@ -127,7 +127,7 @@ func build(conf Config) (*outlast.Service, http.Handler, error) {
 		Broker:       conf.Broker,
 		Handlers:     p.handlers,
 		Middleware:   []outlast.Middleware{noteEffect},
-		Consumer:     outlast.ConsumerConfig{Retry: retryPolicy, HeartbeatInterval: heartbeat, LeaseTTL: leaseTTL},
+		Consumer:     consumerConfig(conf.Service),
 		Relay:        relayConfig(conf),
 		WithoutRelay: conf.WithoutRelay,
 		Logger:       conf.Logger,
@@ -137,6 +137,16 @@ func build(conf Config) (*outlast.Service, http.Handler, error) {
 	}
 	p.book.outbox = service.Outbox()
 	return service, p.api, nil
+}
+
+func consumerConfig(service string) outlast.ConsumerConfig {
+	conf := outlast.ConsumerConfig{Retry: retryPolicy, HeartbeatInterval: heartbeat, LeaseTTL: leaseTTL, Workers: 4}
+	if service != "payments" {
+		// All that these handlers do is in the transaction, so that several messages may
+		// share one. A charge would be asked for again when a batch is rolled back.
+		conf.Batch = 16
+	}
+	return conf
 }
 
 func relayConfig(conf Config) outlast.RelayConfig {
