@@ -174,6 +174,8 @@ func TestTLS(t *testing.T) {
 	cluster(t, fmt.Sprintf("listeners.ssl.1 = 127.0.0.1:%d\nssl_options.cacertfile = %s\nssl_options.certfile = %s\n"+
 		"ssl_options.keyfile = %s\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true", port, ours.file, serverCert, serverKey))
 	url := fmt.Sprintf("amqps://guest:guest@127.0.0.1:%d/", port)
+	// TLS 1.3 refuses a client after its handshake: by an alert, or a reset that is faster.
+	const refused = "connect to amqps://"
 	for name, c := range map[string]struct {
 		url    string
 		opts   []rabbitmq.Option
@@ -184,8 +186,8 @@ func TestTLS(t *testing.T) {
 		"system authorities": {url, []rabbitmq.Option{rabbitmq.ClientCertificate(clientCert, clientKey)}, "unknown authority"},
 		"wrong authority":    {url, []rabbitmq.Option{rabbitmq.CACertificate(theirs.file), rabbitmq.ClientCertificate(clientCert, clientKey)}, "unknown authority"},
 		"wrong name":         {strings.Replace(url, "127.0.0.1", "localhost", 1), []rabbitmq.Option{rabbitmq.CACertificate(ours.file), rabbitmq.ClientCertificate(clientCert, clientKey)}, "not valid for any names"},
-		"no certificate":     {url, []rabbitmq.Option{rabbitmq.CACertificate(ours.file)}, "tls"},
-		"old certificate":    {url, []rabbitmq.Option{rabbitmq.CACertificate(ours.file), rabbitmq.ClientCertificate(oldCert, oldKey)}, "tls"},
+		"no certificate":     {url, []rabbitmq.Option{rabbitmq.CACertificate(ours.file)}, refused},
+		"old certificate":    {url, []rabbitmq.Option{rabbitmq.CACertificate(ours.file), rabbitmq.ClientCertificate(oldCert, oldKey)}, refused},
 		"missing file":       {url, []rabbitmq.Option{rabbitmq.CACertificate("/nowhere.pem")}, "/nowhere.pem"},
 	} {
 		b := broker(c.url, c.opts...)
