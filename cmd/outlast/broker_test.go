@@ -274,7 +274,7 @@ func TestEveryCommandTeaches(t *testing.T) {
 	for _, c := range root.Commands() {
 		all := append(c.Commands(), c)
 		for _, c := range all {
-			if c.HasSubCommands() || c.Name() == "help" || c.Name() == "completion" || c.Parent().Name() == "completion" {
+			if c.Hidden || c.HasSubCommands() || c.Name() == "help" || c.Name() == "completion" || c.Parent().Name() == "completion" {
 				continue
 			}
 			if c.Short == "" || !strings.Contains(c.Example, c.CommandPath()) {

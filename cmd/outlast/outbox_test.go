@@ -143,6 +143,24 @@ func TestPublishFileStopsAtABadLineAndContinues(t *testing.T) {
 	s.fails(exitUsage, []string{"--skip", "lines of the file"}, "publish", "--file", name, "--skip", "251")
 }
 
+func TestPublishFileNamesTheLinesThatTheDatabaseRefused(t *testing.T) {
+	s := withTables(t)
+	db, err := s.program(&syncBuffer{}, &syncBuffer{}).openDatabase(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.close()
+	if _, err := db.sql.ExecContext(t.Context(), `CREATE TRIGGER refuse BEFORE INSERT ON outlast_outbox WHEN NEW.ordering_key = 'bad' BEGIN SELECT raise(ABORT, 'not on my watch'); END`); err != nil {
+		t.Fatal(err)
+	}
+	text := lines(25) + `{"type":"order.placed.v1","key":"bad","body":1}` + "\n"
+	got := s.fails(exitFailure, []string{"lines 21 to 26 were not written", "not on my watch", "--skip 20 continues"}, "publish", "--file", s.file("twice", text), "--batch", "10")
+	contains(t, got.out, "published 20 messages")
+	if n := s.waiting(); n != 20 {
+		t.Errorf("%d wait, want 20", n)
+	}
+}
+
 func long(n int) string { return strings.Repeat("A", n) }
 
 func TestPublishInterruptedSaysHowFar(t *testing.T) {

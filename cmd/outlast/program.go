@@ -75,9 +75,6 @@ func (p *program) run(ctx context.Context, args []string) int {
 	p.secrets.learn(p.getenv(brokerServer.env))
 	root := p.root()
 	root.SetArgs(args)
-	root.SetIn(p.in)
-	root.SetOut(p.out)
-	root.SetErr(p.errs)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -134,9 +131,37 @@ something; 2 the command line or a setting is wrong, and nothing was done.`,
 	flags.BoolVar(&p.progress, "progress", false, "show progress even when stderr is no terminal")
 	flags.DurationVar(&p.timeout, "timeout", 30*time.Second, "longest wait for one answer of a server")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c.CommandPath(), err) })
+	root.SetIn(p.in)
+	root.SetOut(p.out)
+	root.SetErr(p.errs)
 	root.AddCommand(p.commands()...)
 	asGroup(root)
+	guardOwn(root)
 	return root
+}
+
+// guardOwn gives cobra's own commands our handling of wrong arguments: cobra's
+// echoes them, and they may hold a secret.
+func guardOwn(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd("completion") // a first argument lets it be added at all
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "completion":
+			asGroup(c)
+			for _, shell := range c.Commands() {
+				shell.Args = args()
+			}
+		case "help":
+			c.Run = nil
+			c.RunE = func(c *cobra.Command, names []string) error {
+				if about, _, err := root.Find(names); err == nil && (about != root || len(names) == 0) {
+					return about.Help()
+				}
+				return usage("outlast help", "command", "one of those in --help", "unknown", "")
+			}
+		}
+	}
 }
 
 // begin runs before every command.

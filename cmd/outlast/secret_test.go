@@ -79,7 +79,7 @@ func TestSecretsInTheWrongPlaceNeverAppear(t *testing.T) {
 	for _, url := range badURLs {
 		s := newShell(t)
 		for _, args := range [][]string{
-			{url}, {"status", url}, {"dead", url}, {"dead", "show", url}, {"peek", url, url}, {"--databse", url}, {"--databse=" + url},
+			{url}, {"help", url}, {"completion", url}, {"completion", "bash", url}, {"status", url}, {"dead", url}, {"dead", "show", url}, {"peek", url, url}, {"--databse", url}, {"--databse=" + url},
 			{"status", "--interval", url}, {"status", "--warn-bytes", url}, {"status", "--json=" + url}, {"status", "-x" + url},
 			{"relay", "--log", url}, {"relay", "--log-level", url}, {"migrate", "print", "--engine", url}, {"publish", "--type", "a.v1", "--body", "{}", "--header", url},
 		} {
