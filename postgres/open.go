@@ -40,8 +40,9 @@ func MaxConns(n int) OpenOption { return func(s *openSettings) { s.maxConns = n 
 func ApplicationName(name string) OpenOption { return func(s *openSettings) { s.name = name } }
 
 // Open returns a pool for url, a URL or a keyword string of libpq, after one
-// connection has succeeded. Dead peers are noticed within half a minute. With several hosts in the URL, only one that accepts
-// writes is used. Errors never show the URL.
+// connection has succeeded. Idle connections notice a dead peer within half a minute.
+// With several hosts in the URL, only one that accepts writes is used. Errors never
+// show the URL.
 func Open(ctx context.Context, url string, opts ...OpenOption) (*sql.DB, error) {
 	conf := openSettings{mode: pgx.QueryExecModeCacheDescribe, maxConns: 20, name: "outlast"}
 	for _, o := range opts {
