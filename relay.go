@@ -230,7 +230,7 @@ func (r *Relay) prepare(ctx context.Context) error {
 // keepSettledBefore refreshes what every message says about the oldest unsettled
 // one. It may lag; it must never lead.
 func (r *Relay) keepSettledBefore(ctx context.Context) {
-	every := max(10*time.Second, r.conf.Interval)
+	every := max(20*time.Second, r.conf.Interval)
 	for {
 		t, err := r.conf.Store.Relay().SettledBefore(ctx)
 		if err == nil && !t.IsZero() {

@@ -17,8 +17,9 @@ type relayHeld struct {
 }
 
 const (
-	heldPoll  = 2 * time.Second  // producers and people put rows there without telling us
+	heldPoll  = 3 * time.Second  // producers and people put rows there without telling us
 	indexPoll = 15 * time.Second // finds keys whose first row a person withdrew
+	indexIdle = time.Minute      // when nothing but scheduled rows is held
 	keyPage   = 64
 )
 
@@ -104,9 +105,13 @@ func (r *relayRun) loadIndex(now time.Time) {
 }
 
 func (r *relayRun) indexed(now time.Time, leases []Lease, index HeldIndex) {
+	if len(index.Keys)+len(index.Routes) == 0 {
+		r.held.indexAt = now.Add(indexIdle)
+	}
 	for _, l := range leases {
 		if s := r.leases.slots[l.Slot]; s != nil && s.lease == l && s.loading {
 			s.loading = false
+			r.picks.burst(now)
 		}
 	}
 	for _, id := range index.Keys {
@@ -123,7 +128,6 @@ func (r *relayRun) indexed(now time.Time, leases []Lease, index HeldIndex) {
 	for _, c := range index.Routes {
 		r.routeHolds(now, r.route(c.Route), c.Reason)
 	}
-	r.picks.burst(now)
 }
 
 // routeHolds takes the news that rows wait for a route.
