@@ -186,9 +186,11 @@ func (f *brokerFixture) drop() {
 	g := f.group("billing", "placed")
 	f.apply(g)
 	pub := f.publisher()
+	var all []*outlast.Publishing
 	for range 3 {
 		ps := pub.send(0, f.messages(300, "placed", "")...)
 		pub.p.Drop(0)
+		all = append(all, ps...)
 		beside := pub.send(1, f.message("placed", ""))
 		counts := pub.wantOneResultEach(ps)
 		if n := counts[outlast.OutcomeConfirmed] + counts[outlast.OutcomeUnknown] + counts[outlast.OutcomeNotSent]; n != len(ps) {
@@ -198,6 +200,10 @@ func (f *brokerFixture) drop() {
 	}
 	pub.p.Drop(77) // never used
 	pub.confirm(0, f.message("placed", ""))
+	pub.stop(f)
+	for _, p := range all { // the end does not resolve them again
+		pub.outcome(p)
+	}
 }
 
 func (f *brokerFixture) publisherEnds() {

@@ -11,6 +11,7 @@ import (
 var leaseTests = []storeTest{
 	{name: "Lease_shares_fairly", run: (*storeFixture).leaseShares},
 	{name: "Lease_takes_nothing_away", run: (*storeFixture).leaseKeeps},
+	{name: "Lease_takes_no_more_than_its_share", run: (*storeFixture).leaseBound},
 	{name: "Lease_takes_over_what_expired_under_a_new_epoch", run: (*storeFixture).leaseTakeover},
 	{name: "Lease_does_not_renew_an_expired_record", run: (*storeFixture).leaseLost},
 	{name: "Lease_renewed_in_time_keeps_its_epochs", run: (*storeFixture).leaseRenewed},
@@ -87,6 +88,14 @@ func (f *storeFixture) leaseKeeps() {
 	if b.Held[0].Epoch <= a.Held[0].Epoch {
 		f.Fatalf("epoch %d follows %d", b.Held[0].Epoch, a.Held[0].Epoch)
 	}
+}
+
+func (f *storeFixture) leaseBound() {
+	a := f.leaseIn(testScope, "a", time.Hour, 5)
+	f.leaseIn(testScope, "b", time.Hour, 5)
+	f.release(testScope, "a", slotsOf(a.Held)...) // a stays alive
+	want(f, "slots of b, with all of them free", len(f.leaseIn(testScope, "b", time.Hour, 5).Held), 3)
+	want(f, "slots of a", len(f.leaseIn(testScope, "a", time.Hour, 5).Held), 2)
 }
 
 func (f *storeFixture) leaseTakeover() {
