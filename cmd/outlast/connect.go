@@ -250,3 +250,9 @@ func (p *program) openEmbedded(ctx context.Context, a address) (*broker, error) 
 		}
 	}
 }
+
+// dirExists tells a missing directory from one that is there.
+func dirExists(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
+}

@@ -26,7 +26,7 @@ type publishFlags struct {
 	batch    int
 	skip     int
 	dryRun   bool
-	withMax  size
+	maxBody  size
 	unheard  bool
 }
 
@@ -73,7 +73,7 @@ before its batch is written, the error names the line, and --skip continues ther
 	fl.IntVar(&f.batch, "batch", 500, "lines in one transaction, 1 to 10000")
 	fl.IntVar(&f.skip, "skip", 0, "lines to skip at the beginning of the file")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "only check the messages")
-	fl.Var(&f.withMax, "max-body", "greatest body (default 1 MiB, at most 16 MiB)")
+	fl.Var(&f.maxBody, "max-body", "greatest body (default 1 MiB, at most 16 MiB)")
 	return cmd
 }
 
@@ -86,7 +86,7 @@ func (p *program) publish(cmd *cobra.Command, f *publishFlags) error {
 		return err
 	}
 	defer done()
-	w := publishing{p: p, source: source, max: int(f.withMax), batch: f.batch, fromFile: f.file != ""}
+	w := publishing{p: p, source: source, max: int(f.maxBody), batch: f.batch, fromFile: f.file != ""}
 	if f.dryRun {
 		return w.run(cmd.Context(), nil)
 	}
@@ -108,8 +108,8 @@ func (f *publishFlags) check(cmd *cobra.Command) error {
 		return usage(op, "--batch", "1 to 10000", fmt.Sprint(f.batch), "")
 	case f.skip < 0:
 		return usage(op, "--skip", "positive", fmt.Sprint(f.skip), "")
-	case f.withMax > outlast.MaxBody:
-		return usage(op, "--max-body", "at most 16 MiB", f.withMax.String(), "")
+	case f.maxBody > outlast.MaxBody:
+		return usage(op, "--max-body", "at most 16 MiB", f.maxBody.String(), "")
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/outlastmq/outlast"
@@ -283,10 +282,4 @@ func keysText(keys []string) string {
 		return strings.Join(keys, ", ")
 	}
 	return fmt.Sprintf("%s, %s, ... (%d keys)", keys[0], keys[1], len(keys))
-}
-
-// dirExists tells a missing directory from one that is there.
-func dirExists(name string) bool {
-	info, err := os.Stat(name)
-	return err == nil && info.IsDir()
 }
