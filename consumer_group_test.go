@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,14 +64,14 @@ func testShutdown(t *testing.T) {
 
 func testCut(t *testing.T) {
 	r := newRig(t, outlast.ConsumerConfig{Retry: outlast.RetryPolicy{Attempts: 1}, HandlerDeadline: 10 * time.Minute})
-	cut := false
+	var cut atomic.Bool
 	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
-		if cut {
+		if cut.Load() {
 			return r.record(ctx, tx, m)
 		}
 		r.effect(tx, "never")
 		<-ctx.Done()
-		cut = true
+		cut.Store(true)
 		return context.Cause(ctx)
 	})
 	stop := r.start()
@@ -110,12 +111,10 @@ func (r *rig) die(name string) {
 
 func testSuspects(t *testing.T) {
 	r := newRig(t, outlast.ConsumerConfig{})
-	inHand, most := 0, 0
+	var h hands
 	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
-		inHand++
-		most = max(most, inHand)
+		defer h.enter()()
 		time.Sleep(time.Second)
-		inHand--
 		return r.record(ctx, tx, m)
 	})
 	r.die("nobody") // declares the queue
@@ -135,8 +134,8 @@ func testSuspects(t *testing.T) {
 	if got := r.seen(); len(got) != 2 || slices.Contains(got, "killer1") {
 		t.Errorf("effects %q", got)
 	}
-	if most != 1 {
-		t.Errorf("%d messages at once, want suspects alone", most)
+	if h.peak() != 1 {
+		t.Errorf("%d messages at once, want suspects alone", h.peak())
 	}
 	if dead := r.dead(); len(dead) != 1 || dead[0].Reason != outlast.DeadKills {
 		t.Errorf("dead letters %+v", dead)
@@ -144,16 +143,16 @@ func testSuspects(t *testing.T) {
 	r.send(orders("c", 1, 1)...)
 	r.send(orders("d", 1, 1)...)
 	time.Sleep(2 * time.Second)
-	if most != 2 {
-		t.Errorf("%d messages at once, want fresh ones beside each other", most)
+	if h.peak() != 2 {
+		t.Errorf("%d messages at once, want fresh ones beside each other", h.peak())
 	}
 }
 
 func testRetrySuspect(t *testing.T) {
 	r := newRig(t, outlast.ConsumerConfig{})
-	failing := true
+	var mended atomic.Bool
 	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
-		if failing {
+		if !mended.Load() {
 			return errors.New("not now")
 		}
 		return r.record(ctx, tx, m)
@@ -174,7 +173,7 @@ func testRetrySuspect(t *testing.T) {
 			}
 		}
 	}
-	failing = false
+	mended.Store(true)
 	defer r.start()()
 	time.Sleep(25 * time.Second)
 	if dead := r.dead(); len(dead) != 1 || dead[0].Reason != outlast.DeadKills || len(r.seen()) != 0 {
@@ -220,16 +219,12 @@ func testPause(t *testing.T) {
 
 func testUnavailable(t *testing.T) {
 	r := newRig(t, outlast.ConsumerConfig{Retry: outlast.RetryPolicy{Attempts: 2}})
-	down := true
-	inHand, most := 0, 0
+	var up atomic.Bool
+	var h hands
 	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
-		inHand++
-		defer func() { inHand-- }()
-		if r.starts() > 20 {
-			most = max(most, inHand)
-		}
+		defer h.enter()()
 		time.Sleep(100 * time.Millisecond)
-		if down {
+		if !up.Load() {
 			return outlast.Unavailable(errors.New("the bank does not answer"))
 		}
 		return r.record(ctx, tx, m)
@@ -240,14 +235,15 @@ func testUnavailable(t *testing.T) {
 	}
 	time.Sleep(time.Minute)
 	before := r.starts()
+	h.forget()
 	time.Sleep(10 * time.Minute)
 	if probes := r.starts() - before; probes < 15 || probes > 60 {
 		t.Errorf("%d probes in ten minutes, want one every 15 to 30 seconds", probes)
 	}
-	if most != 1 || !r.c.Health().Slow {
-		t.Errorf("%d at once, slow %v", most, r.c.Health().Slow)
+	if h.peak() != 1 || !r.c.Health().Slow {
+		t.Errorf("%d at once, slow %v", h.peak(), r.c.Health().Slow)
 	}
-	down = false
+	up.Store(true)
 	time.Sleep(2 * time.Minute)
 	if len(r.seen()) != 40 || r.c.Health().Slow || len(r.dead()) != 0 {
 		t.Errorf("%d effects, slow %v, dead %+v", len(r.seen()), r.c.Health().Slow, r.dead())
@@ -256,16 +252,16 @@ func testUnavailable(t *testing.T) {
 
 func testLimits(t *testing.T) {
 	r := newRig(t, outlast.ConsumerConfig{Unordered: true, Workers: 4, Prefetch: 100})
-	inHand, most := 0, 0
+	var h hands
 	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
-		inHand++
-		most = max(most, inHand)
+		defer h.enter()()
 		time.Sleep(10 * time.Second)
-		inHand--
 		return r.record(ctx, tx, m)
 	}, outlast.Concurrency(2))
 	var notes []time.Time
 	r.conf.Handlers = append(r.conf.Handlers, outlast.Handle(noted, func(context.Context, outlast.Tx, outlast.Received[note]) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		notes = append(notes, time.Now())
 		return nil
 	}, outlast.Rate(2)))
@@ -275,17 +271,20 @@ func testLimits(t *testing.T) {
 		r.send(noted.Message(note{n}))
 	}
 	time.Sleep(9 * time.Second)
-	if most != 2 || len(notes) != 10 {
-		t.Errorf("%d orders at once, %d notes", most, len(notes))
+	synctest.Wait()
+	r.mu.Lock()
+	if h.peak() != 2 || len(notes) != 10 {
+		t.Errorf("%d orders at once, %d notes", h.peak(), len(notes))
 	}
 	for i := 1; i < len(notes); i++ {
 		if gap := notes[i].Sub(notes[i-1]); gap < 500*time.Millisecond {
 			t.Errorf("notes %d and %d start %v apart", i-1, i, gap)
 		}
 	}
+	r.mu.Unlock()
 	time.Sleep(time.Minute)
-	if len(r.seen()) != 10 || most != 2 {
-		t.Errorf("effects %q, %d at once", r.seen(), most)
+	if len(r.seen()) != 10 || h.peak() != 2 {
+		t.Errorf("effects %q, %d at once", r.seen(), h.peak())
 	}
 }
 
@@ -407,16 +406,20 @@ func testLeaseEnd(t *testing.T) {
 	r := newRig(t, outlast.ConsumerConfig{})
 	r.onOrder(r.record)
 	defer r.start()()
-	r.store.Inject(memory.FailNext(memory.RoleLeases, 1_000_000))
-	time.Sleep(30 * time.Second)
-	if h := r.c.Health(); h.Subscriptions[0].Link.State == outlast.LinkUp || h.StoreError == "" {
-		t.Errorf("health %+v", h)
+	for i, fault := range []memory.StoreOption{memory.FailNext(memory.RoleLeases, 1_000_000), memory.Slow(memory.RoleLeases, time.Hour)} {
+		began := time.Now()
+		r.store.Inject(fault)
+		time.Sleep(30 * time.Second)
+		h := r.c.Health()
+		if link := h.Subscriptions[0].Link; link.State == outlast.LinkUp || link.Since.Sub(began) > 18*time.Second || h.StoreError == "" {
+			t.Errorf("health %+v, %v after the database's trouble began", h, link.Since.Sub(began))
+		}
+		r.store.Inject(memory.FailNext(memory.RoleLeases, 0), memory.Slow(memory.RoleLeases, 0))
+		time.Sleep(12 * time.Second)
+		r.send(orders("a", i, i)...)
+		synctest.Wait()
 	}
-	r.store.Inject(memory.FailNext(memory.RoleLeases, 0))
-	time.Sleep(6 * time.Second)
-	r.send(orders("a", 1, 1)...)
-	synctest.Wait()
-	r.want("a1")
+	r.want("a0", "a1")
 }
 
 func testPurge(t *testing.T) {
@@ -446,9 +449,9 @@ func testIdle(t *testing.T) {
 	r.conf.Store = counting
 	defer r.start()()
 	time.Sleep(10 * time.Second)
-	before := counting.retries
+	before := counting.retries.Load()
 	time.Sleep(100 * time.Second)
-	if n := counting.retries - before; n < 45 || n > 55 {
+	if n := counting.retries.Load() - before; n < 45 || n > 55 {
 		t.Errorf("%d looks for retries in 100 s", n)
 	}
 }
@@ -456,7 +459,7 @@ func testIdle(t *testing.T) {
 // countingStore counts what an idle consumer asks of its database.
 type countingStore struct {
 	outlast.Store
-	retries int
+	retries atomic.Int64
 }
 
 type countingInbox struct {
@@ -467,7 +470,7 @@ type countingInbox struct {
 func (s *countingStore) Inbox() outlast.InboxStore { return countingInbox{s.Store.Inbox(), s} }
 
 func (i countingInbox) BeginRetry(ctx context.Context, group string, types []string) (outlast.RetryTx, time.Duration, error) {
-	i.s.retries++
+	i.s.retries.Add(1)
 	return i.InboxStore.BeginRetry(ctx, group, types)
 }
 

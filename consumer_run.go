@@ -28,6 +28,7 @@ type consumerRun struct {
 	paused   atomic.Bool
 
 	leaseEnds time.Time // by this process's clock, early rather than late
+	shown     [2]int    // held and owners, as hooks were told last
 }
 
 // farewell bounds each call by which a consumer says that it is leaving.
@@ -127,21 +128,29 @@ func (r *consumerRun) worker() {
 
 // keep looks after the group's state until ctx ends.
 func (r *consumerRun) keep(ctx context.Context) {
-	for {
-		if !sleep(ctx, r.c.conf.HeartbeatInterval/2, nil) {
-			return
-		}
+	for sleep(ctx, r.beatIn(), nil) {
 		if err := r.beat(ctx); ctx.Err() == nil {
 			r.c.noteStore(partBeat, err)
 		}
 	}
 }
 
+// beatIn is the time until the next beat, which must not miss the end of the leases.
+func (r *consumerRun) beatIn() time.Duration {
+	every := r.c.conf.HeartbeatInterval / 2
+	if left := time.Until(r.leaseEnds); r.leased && left > 0 {
+		return min(every, left)
+	}
+	return every
+}
+
 // beat gives a sign of life and follows what the database says: which instances
 // there are, whether the group is paused, which queues are this instance's.
 func (r *consumerRun) beat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.beatIn()) // a database that hangs is one that is down
+	defer cancel()
 	err := r.follow(ctx)
-	if err != nil && r.leased && time.Now().After(r.leaseEnds) {
+	if err != nil && r.leased && !time.Now().Before(r.leaseEnds) {
 		r.subs.want(nil) // somebody else may have the queues now
 	}
 	return err
@@ -220,6 +229,10 @@ func (r *consumerRun) noteShare(held, owners int) {
 			h.Subscriptions[slot].Standby = !serving[slot]
 		}
 	})
+	if r.shown == [2]int{held, owners} {
+		return
+	}
+	r.shown = [2]int{held, owners}
 	eachHook(&r.c.hooks, func(h HookLeases) { h.OnLeases(r.c.scope(), r.c.conf.Instance, held, owners) })
 }
 

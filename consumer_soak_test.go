@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,18 +27,18 @@ func TestConsumerPromises(t *testing.T) {
 
 func soak(t *testing.T, seed uint64, batch int) {
 	const keys, each = 6, 25
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng, luck := rand.New(rand.NewPCG(seed, 0)), rand.New(rand.NewPCG(seed, 1))
 	conf := outlast.ConsumerConfig{Partitions: 2, Workers: 4, Batch: batch, Retry: outlast.RetryPolicy{Attempts: 1000, Longest: time.Minute}, DedupWindow: 300 * time.Hour}
 	r := newRig(t, conf)
 	r.broker = memory.NewBroker(memory.Duplicate(0.1), memory.Seed(seed))
 	r.conf.Broker = r.broker
-	calm := false
+	var calm atomic.Bool
 	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
 		r.mu.Lock()
-		dice, long := rng.IntN(100), rng.IntN(500)
+		dice, long := luck.IntN(100), luck.IntN(500)
 		r.mu.Unlock()
 		time.Sleep(time.Duration(long) * time.Millisecond)
-		if !calm {
+		if !calm.Load() {
 			switch {
 			case dice < 8:
 				r.effect(tx, "never.0")
@@ -81,7 +82,7 @@ func soak(t *testing.T, seed uint64, batch int) {
 			stopTwo = r.start()
 		}
 	}
-	calm = true
+	calm.Store(true)
 	time.Sleep(20 * time.Minute)
 	stopOne()
 	stopTwo()

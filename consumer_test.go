@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,6 +172,36 @@ func (r *rig) waiting() []outlast.Item {
 		r.t.Fatal(err)
 	}
 	return items
+}
+
+// hands counts how many handlers run at once.
+type hands struct {
+	mu        sync.Mutex
+	now, most int
+}
+
+func (h *hands) enter() (leave func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.now++
+	h.most = max(h.most, h.now)
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.now--
+	}
+}
+
+func (h *hands) peak() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.most
+}
+
+func (h *hands) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.most = 0
 }
 
 func orders(key string, from, to int) (msgs []outlast.Message) {
@@ -507,9 +538,9 @@ func testExpired(t *testing.T) {
 
 func testHold(t *testing.T) {
 	r := newRig(t, outlast.ConsumerConfig{Retry: outlast.RetryPolicy{Attempts: 1}, OnDead: outlast.DeadHoldsKey})
-	broken := true
+	var mended atomic.Bool
 	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
-		if broken {
+		if !mended.Load() {
 			return errors.New("broken")
 		}
 		return r.record(ctx, tx, m)
@@ -518,7 +549,7 @@ func testHold(t *testing.T) {
 	r.send(orders("a", 1, 2)...)
 	time.Sleep(24 * time.Hour)
 	r.want()
-	broken = false
+	mended.Store(true)
 	if n, err := r.store.Operator().Retries().Now(context.Background(), outlast.Filter{Reason: "spent"}, outlast.Action{Who: "test"}); n != 1 || err != nil {
 		t.Fatalf("retry now: %d, %v", n, err)
 	}

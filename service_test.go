@@ -74,14 +74,14 @@ func testFollowUp(t *testing.T) {
 	stop := runService(t, s)
 	publish(t, store, outbox, placed.Message(order{ID: "a"}))
 	time.Sleep(15 * time.Minute)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
 	if took := noteAt.Sub(orderAt); noteAt.IsZero() || took > 10*time.Minute+1600*time.Millisecond {
 		t.Errorf("the follow-up came %v after its cause", took)
 	}
 	if flow.CausationID == "" || flow.CorrelationID != flow.CausationID || flow.Source != "billing" {
 		t.Errorf("envelope of the follow-up: %+v", flow)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
 	}
 }
 
