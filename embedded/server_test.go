@@ -99,14 +99,14 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 	apply(t, b, g)
 	p := publisher(t, b)
 
-	const rounds, size = 4, 300
+	const rounds, size = 3, 1500 // far more than can be confirmed before the kill
 	sent := 0
 	for round := range rounds {
 		ps := messages(sent, size)
 		sent += size
 		before := len(p.results)
 		p.Send(round, ps)
-		p.until("some results", func() bool { return len(p.results) >= before+size/5 })
+		p.until("some results", func() bool { return len(p.results) >= before+100 })
 		server.kill()
 		p.until("every message has a result", func() bool { return len(p.results) == sent })
 		p.until("down", func() bool { return p.link.State == outlast.LinkDown })

@@ -30,6 +30,9 @@ func TestSubscriber(t *testing.T) {
 				t.Fatalf("second: %v", got)
 			}
 			for i, d := range second.got {
+				if i == 10 && !ordered {
+					continue // taken and given back unseen by the end of the first
+				}
 				if again := i < 10; d.Redelivered != again {
 					t.Errorf("message %d: redelivered %v", i+1, d.Redelivered)
 				}

@@ -107,7 +107,7 @@ func (b *broker) compareStream(exchange string, have jetstream.StreamConfig) *di
 
 // compareConsumer compares everything but the filters, which can be added to.
 func compareConsumer(want, have jetstream.ConsumerConfig, stream string) *differ {
-	d := &differ{object: fmt.Sprintf("consumer %q of stream %q", want.Durable, stream)}
+	d := &differ{object: queueObject(want, stream)}
 	d.check("ack_policy", want.AckPolicy, have.AckPolicy, "")
 	d.check("deliver_subject", "", have.DeliverSubject, "a pull consumer is needed")
 	d.check("max_deliver", want.MaxDeliver, have.MaxDeliver, "a limit drops messages; Outlast counts attempts itself")
@@ -119,6 +119,11 @@ func compareConsumer(want, have jetstream.ConsumerConfig, stream string) *differ
 		d.check("max_ack_pending", want.MaxAckPending, have.MaxAckPending, "whether it is 1 decides how order is kept; change it with the group stopped")
 	}
 	return d
+}
+
+// queueObject names a durable by its queue as well.
+func queueObject(c jetstream.ConsumerConfig, stream string) string {
+	return fmt.Sprintf("queue %q (consumer %q of stream %q)", c.Metadata[metaQueue], c.Durable, stream)
 }
 
 func (l *link) ensureStream(ctx context.Context, exchange string) error {
@@ -192,10 +197,12 @@ func (l *link) ensureConsumer(ctx context.Context, stream string, want jetstream
 		Err: errors.New("somebody else keeps changing it")}
 }
 
+// durable names a consumer.
+type durable struct{ stream, name string }
+
 // feed is one durable that a queue consists of.
 type feed struct {
-	stream  string
-	durable string
+	durable
 	strict  bool // one message in hand at a time, by the server's setting
 	ackWait time.Duration
 
@@ -253,7 +260,7 @@ func (l *link) feedsOf(ctx context.Context, queue string, exchanges []string) ([
 
 func newFeed(stream string, info *jetstream.ConsumerInfo) *feed {
 	return &feed{
-		stream: stream, durable: info.Name, strict: info.Config.MaxAckPending == 1,
+		durable: durable{stream, info.Name}, strict: info.Config.MaxAckPending == 1,
 		ackWait: info.Config.AckWait, delivered: info.Delivered.Stream,
 	}
 }

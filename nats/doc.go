@@ -42,6 +42,7 @@
 //
 // An unordered group gets messages again at once when a subscriber ends or its
 // connection is lost and found again, and after AckWait when its process died.
+// Redelivered may be true for one message more than were in hand.
 //
 // # Not used
 //

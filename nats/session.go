@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +18,6 @@ import (
 
 var (
 	ack      = []byte("+ACK")
-	nak      = []byte("-NAK")
 	progress = []byte("+WPI")
 )
 
@@ -67,7 +67,7 @@ func newSession(s *subscriber, l *link, feeds []*feed) *session {
 }
 
 // presence is a subject on which every live session of a durable answers.
-func presence(stream, durable string) string { return "_outlast.here." + stream + "." + durable }
+func presence(stream, name string) string { return "_outlast.here." + stream + "." + name }
 
 func (n *session) start() (err error) {
 	if n.sub, err = n.l.SubscribeSync(n.prefix + "*"); err != nil {
@@ -77,7 +77,7 @@ func (n *session) start() (err error) {
 		return err
 	}
 	for _, f := range n.feeds {
-		if _, err = n.l.Subscribe(presence(f.stream, f.durable), func(m *client.Msg) { _ = m.Respond(nil) }); err != nil {
+		if _, err = n.l.Subscribe(presence(f.stream, f.name), func(m *client.Msg) { _ = m.Respond(nil) }); err != nil {
 			return err
 		}
 	}
@@ -186,7 +186,7 @@ func (n *session) pull() {
 		f.asked, f.token, f.deadline = batch, fmt.Sprintf("%x", n.last), time.Now().Add(expires+pullGrace)
 		in, _ := json.Marshal(map[string]int64{"batch": int64(batch), "expires": int64(expires)})
 		// An error means that the connection is over, which the reader learns too.
-		_ = n.l.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+f.stream+"."+f.durable, n.prefix+f.token, in)
+		_ = n.l.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+f.stream+"."+f.name, n.prefix+f.token, in)
 	}
 }
 
@@ -200,7 +200,7 @@ func (n *session) take(m *client.Msg) error {
 		return err
 	}
 	n.mu.Lock()
-	i := slices.IndexFunc(n.feeds, func(f *feed) bool { return f.stream == meta.Stream && f.durable == meta.Consumer })
+	i := slices.IndexFunc(n.feeds, func(f *feed) bool { return f.durable == durable{meta.Stream, meta.Consumer} })
 	if i < 0 || n.feeds[i].asked == 0 {
 		n.mu.Unlock()
 		return nil // not asked for; the server gives it to somebody else after its wait
@@ -217,7 +217,7 @@ func (n *session) take(m *client.Msg) error {
 	n.pull()
 	n.mu.Unlock()
 	again := meta.NumDelivered > 1 || meta.Sequence.Stream <= f.delivered
-	msg, problem := decode(m.Header, m.Data, n.s.cfg.Foreign != nil)
+	msg, problem := decode(m.Header, m.Data, n.s.cfg.Foreign)
 	d := outlast.NewDelivery(msg, n.queue, again, func() { n.ack(h) })
 	d.Problem = problem
 	n.s.cfg.Deliver(d)
@@ -233,7 +233,7 @@ func (n *session) inOrder(f *feed, meta *client.MsgMetadata) error {
 	f.next++
 	if meta.Sequence.Consumer != f.next || meta.Sequence.Stream <= f.last {
 		return &outlast.Error{Op: "consume " + n.queue, Code: outlast.CodeUnavailable,
-			Err:  fmt.Errorf("delivery %d of consumer %q where %d was due", meta.Sequence.Consumer, f.durable, f.next),
+			Err:  fmt.Errorf("delivery %d of consumer %q where %d was due", meta.Sequence.Consumer, f.name, f.next),
 			Hint: "another instance takes messages from this ordered queue; starting again at the first unacknowledged one"}
 	}
 	f.last = meta.Sequence.Stream
@@ -272,53 +272,54 @@ func (n *session) ack(h *held) {
 }
 
 // finish ends the session: acknowledgements do nothing from here on, and what is
-// in hand goes back. On a live connection the server is told at once; on a lost
-// one the next session tells it. An ordered queue starts over anyway.
+// in hand goes back. On a live connection the server is told at once, otherwise the
+// next session tells it. An ordered queue starts over anyway.
 func (n *session) finish() {
 	n.mu.Lock()
 	n.over = true
-	left := make([]*held, 0, len(n.hand))
+	left := map[durable][]held{}
 	for h := range n.hand {
-		left = append(left, h)
+		if !n.s.ordered() || h.feed.strict {
+			left[h.feed.durable] = append(left[h.feed.durable], *h)
+		}
 	}
 	n.mu.Unlock()
-	slices.SortFunc(left, func(a, b *held) int {
-		if a.feed != b.feed {
-			return strings.Compare(a.feed.stream, b.feed.stream)
-		}
-		return int(int64(a.number) - int64(b.number))
-	})
-	var replies []string
-	for _, h := range left {
-		if !n.s.ordered() || h.feed.strict {
+	if !n.l.IsClosed() {
+		n.undelivered(left)
+	}
+	for d, hs := range left {
+		slices.SortFunc(hs, func(a, b held) int { return cmp.Compare(a.number, b.number) })
+		var replies []string
+		for _, h := range hs {
 			replies = append(replies, h.reply)
 		}
+		n.s.orphans[d] = replies
 	}
-	if n.l.IsClosed() {
-		n.s.orphans = replies
-		return
-	}
-	for _, reply := range append(replies, n.undelivered()...) {
-		_ = n.l.Publish(reply, nak)
-	}
-	_ = n.l.FlushTimeout(drainTime)
-}
-
-// undelivered stops the subscription and returns what the server had sent already.
-func (n *session) undelivered() []string {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	var replies []string
+	if !n.l.IsClosed() {
+		n.s.giveBack(ctx, n.l)
+	}
+	_ = n.l.FlushTimeout(drainTime) // acknowledgements
+}
+
+// undelivered stops the subscription and adds what the server had sent already.
+func (n *session) undelivered(left map[durable][]held) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
 	if n.sub.Drain() != nil {
-		return nil
+		return
 	}
 	for {
 		m, err := n.sub.NextMsgWithContext(ctx)
 		if err != nil {
-			return replies
+			return
 		}
-		if m.Reply != "" && !n.s.ordered() {
-			replies = append(replies, m.Reply)
+		meta, err := m.Metadata()
+		if err != nil || n.s.ordered() {
+			continue // a word about a request; or the next session starts over
 		}
+		d := durable{meta.Stream, meta.Consumer}
+		left[d] = append(left[d], held{reply: m.Reply, number: meta.Sequence.Consumer})
 	}
 }

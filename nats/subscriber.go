@@ -20,15 +20,16 @@ type subscriber struct {
 	b   *broker
 	cfg outlast.SubscriberConfig
 	log *slog.Logger
-	// orphans are the acknowledgement subjects of messages that a lost connection
-	// left in hand, in the order of their delivery.
-	orphans []string
+	// orphans are the acknowledgement subjects of messages that an ended session left
+	// in hand, in the order of their delivery.
+	orphans map[durable][]string
 }
 
-// Subscriber returns a subscriber. A foreign queue is named "STREAM/consumer": an
-// existing durable pull consumer with explicit acknowledgement.
+// Subscriber returns a subscriber. A foreign queue is an existing durable pull
+// consumer with explicit acknowledgement, named "STREAM/consumer", or by one name
+// for both, written as [DurableName] says.
 func (b *broker) Subscriber(cfg outlast.SubscriberConfig) outlast.Subscriber {
-	return &subscriber{b: b, cfg: cfg, log: logger(cfg.Logger)}
+	return &subscriber{b: b, cfg: cfg, log: logger(cfg.Logger), orphans: map[durable][]string{}}
 }
 
 func (s *subscriber) queue() string {
@@ -47,14 +48,21 @@ func (s *subscriber) validate() error {
 		bad = append(bad, outlast.FieldError{Field: "Deliver", Limit: "set", Given: "nil"})
 	}
 	if f := s.cfg.Foreign; f != nil {
-		if stream, durable, ok := strings.Cut(f.Queue, "/"); !ok || !nameToken(stream) || !nameToken(durable) {
-			bad = append(bad, outlast.FieldError{Field: "Foreign.Queue", Limit: `like "STREAM/consumer"`, Given: fmt.Sprintf("%q", f.Queue)})
+		if stream, durable := foreignNames(f.Queue); !nameToken(stream) || !nameToken(durable) {
+			bad = append(bad, outlast.FieldError{Field: "Foreign.Queue", Limit: `like "STREAM/consumer" or "queue"`, Given: fmt.Sprintf("%q", f.Queue)})
 		}
 	}
 	if len(bad) > 0 {
 		return &outlast.Error{Op: "subscribe to " + s.queue(), Code: outlast.CodeInvalid, Fields: bad}
 	}
 	return nil
+}
+
+func foreignNames(queue string) (stream, durable string) {
+	if stream, durable, ok := strings.Cut(queue, "/"); ok {
+		return stream, durable
+	}
+	return DurableName(queue), DurableName(queue)
 }
 
 // nameToken accepts what NATS takes as the name of a stream or a consumer.
@@ -99,10 +107,7 @@ func (s *subscriber) runSession(ctx context.Context, state *linkReporter) (up bo
 	if err != nil {
 		return false, err
 	}
-	for _, subject := range s.orphans {
-		_ = l.Publish(subject, nak) // ignored by the server where it is not true any more
-	}
-	s.orphans = nil
+	s.giveBack(ctx, l)
 	if err := s.rewind(ctx, l, feeds, level); err != nil {
 		return false, err
 	}
@@ -162,8 +167,8 @@ func (s *subscriber) keepDeclared(ctx context.Context, l *link, level int) {
 
 func (s *subscriber) feeds(ctx context.Context, l *link) ([]*feed, error) {
 	if s.cfg.Foreign != nil {
-		stream, durable, _ := strings.Cut(s.cfg.Foreign.Queue, "/")
-		info, err := l.consumerInfo(ctx, stream, durable)
+		stream, name := foreignNames(s.cfg.Foreign.Queue)
+		info, err := l.consumerInfo(ctx, stream, name)
 		if err != nil {
 			return nil, err
 		}
@@ -183,10 +188,10 @@ func (s *subscriber) rewind(ctx context.Context, l *link, feeds []*feed, level i
 		}
 		if level < resetLevel {
 			return &outlast.Error{Op: "subscribe to " + s.queue(), Code: outlast.CodeConflict,
-				Err:  fmt.Errorf("consumer %q of stream %q: max_ack_pending is not 1 and the server cannot reset a consumer", f.durable, f.stream),
+				Err:  fmt.Errorf("consumer %q of stream %q: max_ack_pending is not 1 and the server cannot reset a consumer", f.name, f.stream),
 				Hint: "set max_ack_pending to 1, or use a server with JetStream API level 4"}
 		}
-		if err := l.resetConsumer(ctx, f.stream, f.durable); err != nil {
+		if err := l.resetConsumer(ctx, f.stream, f.name); err != nil {
 			return err
 		}
 	}

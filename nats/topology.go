@@ -117,7 +117,7 @@ func (t topology) checkQueue(ctx context.Context, l *link, g outlast.GroupTopolo
 		want := t.b.wantConsumer(g.Queue(partition), g.Ordered, filters[exchange], level)
 		info, err := l.consumerInfo(ctx, stream, want.Durable)
 		if outlast.CodeOf(err) == outlast.CodeNotFound {
-			found = append(found, missing(fmt.Sprintf("consumer %q of stream %q", want.Durable, stream)))
+			found = append(found, missing(queueObject(want, stream)))
 			continue
 		}
 		if err != nil {
@@ -275,7 +275,7 @@ func (l *link) peekStream(ctx context.Context, queue, stream string, filters []s
 				return seen, l.b.fault("peek "+queue, outlast.CodeInternal, err)
 			}
 		}
-		m, problem := decode(h, got.Message.Data, strings.Contains(queue, "/"))
+		m, problem := decode(h, got.Message.Data, nil)
 		d := outlast.NewDelivery(m, queue, got.Message.Seq <= delivered, func() {})
 		d.Problem = problem
 		seen = append(seen, d)

@@ -1,12 +1,14 @@
 package nats
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"net/url"
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
 	client "github.com/nats-io/nats.go"
 
 	"github.com/outlastmq/outlast"
@@ -45,8 +47,9 @@ func encode(m *outlast.Message, subject, reply string) (*client.Msg, error) {
 }
 
 // decode returns the message and what is wrong with its headers. For a foreign
-// message the id that NATS knows it by is shown as "message-id".
-func decode(h client.Header, body []byte, foreign bool) (*outlast.Message, error) {
+// queue, foreign says where to find what the message lacks; the id that NATS knows
+// a message by counts as "message-id".
+func decode(h client.Header, body []byte, foreign *outlast.ForeignQueue) (*outlast.Message, error) {
 	m := &outlast.Message{Body: body}
 	var escaped []string
 	if v := h[headerEscaped]; len(v) == 1 && len(v[0]) <= outlast.MaxHeaders*outlast.MaxHeaderName {
@@ -61,7 +64,7 @@ func decode(h client.Header, body []byte, foreign bool) (*outlast.Message, error
 					m.ContentType = outlast.CleanErrorText(value)
 				}
 				continue
-			case foreign && strings.EqualFold(name, "Nats-Msg-Id"):
+			case foreign != nil && strings.EqualFold(name, client.MsgIdHdr):
 				name = "message-id"
 			case strings.EqualFold(name, headerEscaped), strings.HasPrefix(strings.ToLower(name), "nats-"):
 				continue
@@ -74,5 +77,43 @@ func decode(h client.Header, body []byte, foreign bool) (*outlast.Message, error
 			headers = append(headers, outlast.WireHeader{Name: name, Value: value})
 		}
 	}
-	return m, outlast.DecodeHeaders(m, headers)
+	if foreign != nil {
+		headers = adopt(headers, foreign)
+	}
+	err := outlast.DecodeHeaders(m, headers)
+	if foreign != nil {
+		complete(m, foreign)
+	}
+	return m, err
+}
+
+// adopt adds the envelope's id and key from the headers that stand for them. They
+// then pass the same limits as everybody's.
+func adopt(headers []outlast.WireHeader, f *outlast.ForeignQueue) []outlast.WireHeader {
+	for ours, theirs := range map[string]string{"ce-id": f.IDHeader, "ce-partitionkey": f.KeyHeader} {
+		if theirs == "" || slices.ContainsFunc(headers, func(h outlast.WireHeader) bool { return strings.EqualFold(h.Name, ours) }) {
+			continue
+		}
+		i := slices.IndexFunc(headers, func(h outlast.WireHeader) bool { return strings.EqualFold(h.Name, theirs) })
+		if i >= 0 && headers[i].Value != "" {
+			headers = append(headers, outlast.WireHeader{Name: ours, Value: headers[i].Value})
+		}
+	}
+	return headers
+}
+
+// complete gives a foreign message what it lacks still. A derived id is the same
+// for the same content, so that a redelivery is known.
+func complete(m *outlast.Message, f *outlast.ForeignQueue) {
+	if m.Type == "" {
+		m.Type = f.Type
+	}
+	if f.Source != "" {
+		m.Source = f.Source
+	} else if m.Source == "" {
+		m.Source = f.Queue
+	}
+	if m.ID == "" && f.DeriveID {
+		m.ID = uuid.NewHash(sha256.New(), uuid.NameSpaceOID, append([]byte(m.Type+"\x00"), m.Body...), 8).String()
+	}
 }
