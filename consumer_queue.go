@@ -1,6 +1,9 @@
 package outlast
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // workQueue holds the deliveries that no worker has taken yet. Tasks of one key
 // form a lane: a worker who takes from a lane keeps it until it has settled what it
@@ -148,11 +151,15 @@ func (q *workQueue) front(batch bool) *lane {
 	return nil
 }
 
-// done gives tasks back that take returned: settled, or dropped.
+// done gives tasks back that take returned. Those that are neither settled nor
+// delivered again by the broker anyway go back to the front of their lanes.
 func (q *workQueue) done(ts []*task) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, t := range ts {
+	for _, t := range slices.Backward(ts) {
+		if !t.settled && !q.gone(t) {
+			t.lane.tasks = slices.Insert(t.lane.tasks, 0, t)
+		}
 		delete(q.hand, t)
 		if t.settled && t.session == t.sub.session {
 			delete(q.ours, t.id())
@@ -238,6 +245,10 @@ func (q *workQueue) drop(s *subscription) []*task {
 func (q *workQueue) void(t *task) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.gone(t)
+}
+
+func (q *workQueue) gone(t *task) bool {
 	return t.session != t.sub.session || t.sub.leaves || q.closed
 }
 
