@@ -47,23 +47,11 @@ func (s leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 	return grant, nil
 }
 
-// renew is all there is to do as long as nobody comes or goes: one way to the server
-// and back, in one transaction.
+// renew is all there is to do as long as nobody comes or goes: one statement.
 func (s leases) renew(ctx context.Context, r outlast.LeaseRequest) (view leaseView, renewed bool, err error) {
-	batch := &pgx.Batch{}
-	batch.Queue(s.sql.Get("lease_renew"), r.Scope, r.Owner, micros(r.TTL))
-	batch.Queue(s.sql.Get("lease_look"), r.Scope, r.Owner, r.Total)
 	err = s.conn(ctx, "renew leases", true, func(c *pgx.Conn) error {
-		results := c.SendBatch(ctx, batch)
-		tag, err := results.Exec()
-		if err == nil {
-			err = view.scan(results.QueryRow())
-		}
-		if closing := results.Close(); err == nil {
-			err = closing
-		}
-		renewed = tag.RowsAffected() == 1
-		return err
+		return c.QueryRow(ctx, s.sql.Get("lease_renew_look"), r.Scope, r.Owner, r.Total, micros(r.TTL)).
+			Scan(&view.slots, &view.epochs, &view.owners, &view.total, &view.free, &renewed)
 	})
 	return view, renewed, err
 }

@@ -103,18 +103,20 @@ func leased(leases []outlast.Lease, slot int) bool {
 	return false
 }
 
-// due reads a page of what is due and then the time of what comes next. Rows that
-// came due in between count as due at once: the caller asks again.
+// due asks how much is due and when the next comes, which is all there is to do in
+// an idle outbox, and then reads a page. Rows that come due in between may be in it.
 func (s relay) due(ctx context.Context, c *pgx.Conn, page *outlast.HeldPage, slots []int16, after int64, limit int, bytes int64) error {
-	candidates := 4*limit + 10_000
-	var err error
-	if page.Rows, err = readHeld(c.Query(ctx, s.sql.Get("held_due"), slots, after, candidates, limit, bytes)); err != nil {
-		return err
-	}
 	var due int64
 	var next *int64
-	if err := c.QueryRow(ctx, s.sql.Get("held_next"), slots, limit+1).Scan(&due, &next); err != nil {
+	err := c.QueryRow(ctx, s.sql.Get("held_next"), slots, limit+1).Scan(&due, &next)
+	if err != nil {
 		return err
+	}
+	if due > 0 {
+		candidates := 4*limit + 10_000
+		if page.Rows, err = readHeld(c.Query(ctx, s.sql.Get("held_due"), slots, after, candidates, limit, bytes)); err != nil {
+			return err
+		}
 	}
 	switch {
 	case due > int64(len(page.Rows)) && after == 0, len(page.Rows) >= limit:

@@ -5,6 +5,25 @@
 UPDATE {{t}}owner SET expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond'
 WHERE scope = $1::text AND owner = $2::text AND expires_at > clock_timestamp()
 
+-- name: lease_renew_look
+-- Renewing, and looking at the same time, is all there is to do as long as nobody
+-- comes or goes. As long as the record has not ended nobody can have taken a slot of
+-- ours, so that the snapshot, which is older than the renewal, shows them right.
+WITH r AS (
+    UPDATE {{t}}owner SET expires_at = clock_timestamp() + $4::bigint * interval '1 microsecond'
+    WHERE scope = $1::text AND owner = $2::text AND expires_at > clock_timestamp()
+    RETURNING owner
+)
+SELECT
+    coalesce(array_agg(s.slot ORDER BY s.slot) FILTER (WHERE s.owner = $2::text), '{}')::int[],
+    coalesce(array_agg(s.epoch ORDER BY s.slot) FILTER (WHERE s.owner = $2::text), '{}')::bigint[],
+    (SELECT count(*) FROM {{t}}owner o WHERE o.scope = $1::text AND o.expires_at > clock_timestamp()),
+    count(*),
+    count(*) FILTER (WHERE s.owner IS NULL OR s.owner <> $2::text AND NOT EXISTS (
+        SELECT FROM {{t}}owner o WHERE o.scope = s.scope AND o.owner = s.owner AND o.expires_at > clock_timestamp())),
+    (SELECT count(*) FROM r) = 1
+FROM {{t}}slot s WHERE s.scope = $1::text AND s.slot < $3::int
+
 -- name: lease_look
 -- What is held, how many owners live, how many slots are there, and whether some can
 -- be taken. Our own record is locked by this transaction: nobody can take ours.
