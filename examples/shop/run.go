@@ -127,7 +127,7 @@ func build(conf Config) (*outlast.Service, http.Handler, error) {
 		Broker:       conf.Broker,
 		Handlers:     p.handlers,
 		Middleware:   []outlast.Middleware{noteEffect},
-		Consumer:     consumerConfig(conf.Service),
+		Consumer:     consumerConfig(),
 		Relay:        relayConfig(conf),
 		WithoutRelay: conf.WithoutRelay,
 		Logger:       conf.Logger,
@@ -139,14 +139,14 @@ func build(conf Config) (*outlast.Service, http.Handler, error) {
 	return service, p.api, nil
 }
 
-func consumerConfig(service string) outlast.ConsumerConfig {
-	conf := outlast.ConsumerConfig{Retry: retryPolicy, HeartbeatInterval: heartbeat, LeaseTTL: leaseTTL, Workers: 4}
-	if service != "payments" {
-		// All that these handlers do is in the transaction, so that several messages may
-		// share one. A charge would be asked for again when a batch is rolled back.
-		conf.Batch = 16
+func consumerConfig() outlast.ConsumerConfig {
+	return outlast.ConsumerConfig{
+		Retry: retryPolicy, HeartbeatInterval: heartbeat, LeaseTTL: leaseTTL,
+		// All that the shop's handlers do is in the transaction, so that several messages
+		// may share one, and one fsync. A handler that asks a real bank must not: it would
+		// ask again after the rollback of a batch.
+		Batch: 16, Workers: 4,
 	}
-	return conf
 }
 
 func relayConfig(conf Config) outlast.RelayConfig {
