@@ -37,7 +37,10 @@ func TestPublisher(t *testing.T) {
 		if err := js(t, s).DeleteConsumer(testContext(t), "OUTLAST_EVENTS", "billing_0"); err != nil {
 			t.Fatal(err)
 		}
-		for { // the news takes its way; what was confirmed before it had come is the documented gap
+		for ctx := testContext(t); ; { // the news takes its way; what was confirmed before it had come is the documented gap
+			if ctx.Err() != nil {
+				t.Fatal("messages that nobody wants are confirmed for ever")
+			}
 			if x := p.outcomes(messages(2, 1)...)[0]; x.Outcome != outlast.OutcomeConfirmed {
 				want(t, x, outlast.OutcomeUnroutable, false)
 				break

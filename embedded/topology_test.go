@@ -66,11 +66,17 @@ func TestTopology(t *testing.T) {
 	}
 }
 
+// depth waits for the numbers: the server counts in the background.
 func depth(t *testing.T, b outlast.Broker, messages, consumers int) {
 	t.Helper()
-	d, err := b.Topology().Depth(testContext(t), "billing.0")
-	if err != nil || d.Messages != messages || d.Consumers != consumers {
-		t.Fatalf("depth %+v, %v; want %d messages, %d consumers", d, err, messages, consumers)
+	for ctx := testContext(t); ; {
+		d, err := b.Topology().Depth(ctx, "billing.0")
+		if err == nil && d.Messages == messages && d.Consumers == consumers {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("depth %+v, %v; want %d messages, %d consumers", d, err, messages, consumers)
+		}
 	}
 }
 

@@ -88,8 +88,8 @@ func (n *session) start() (err error) {
 }
 
 // run delivers until ctx ends or something is wrong with the session.
-func (n *session) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (n *session) run(parent context.Context) error {
+	ctx, cancel := context.WithCancelCause(parent)
 	var watch sync.WaitGroup
 	watch.Go(func() { n.watch(ctx, cancel) })
 	var err error
@@ -99,12 +99,13 @@ func (n *session) run(ctx context.Context) error {
 			err = n.take(m)
 		}
 	}
+	stopped := parent.Err() != nil
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
 	cancel(err)
 	watch.Wait()
-	n.finish()
+	n.finish(stopped)
 	var known *outlast.Error
 	if errors.As(err, &known) {
 		return known
@@ -272,9 +273,10 @@ func (n *session) ack(h *held) {
 }
 
 // finish ends the session: acknowledgements do nothing from here on, and what is
-// in hand goes back. On a live connection the server is told at once, otherwise the
-// next session tells it. An ordered queue starts over anyway.
-func (n *session) finish() {
+// in hand goes back. The server is told at once when the subscriber is being
+// stopped, otherwise by the next session: a server that is on its way down would
+// hear it and forget it. An ordered queue starts over anyway.
+func (n *session) finish(stopped bool) {
 	n.mu.Lock()
 	n.over = true
 	left := map[durable][]held{}
@@ -297,7 +299,7 @@ func (n *session) finish() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	if !n.l.IsClosed() {
+	if stopped && !n.l.IsClosed() {
 		n.s.giveBack(ctx, n.l)
 	}
 	_ = n.l.FlushTimeout(drainTime) // acknowledgements
