@@ -119,7 +119,7 @@ func TestBrokerFaults(t *testing.T) {
 			}, memory.Nack(0.5), memory.Seed(seed))
 			return s
 		}
-		if draw(1) != draw(1) || draw(1) == draw(2) {
+		if first := draw(1); first != draw(1) || first == draw(2) {
 			t.Fatal("the faults do not follow the seed")
 		}
 	})

@@ -14,9 +14,9 @@ import (
 
 type operator struct{ *store }
 
-func (s operator) Outbox() outlast.OutboxOperator { return outboxOperator{s.store} }
-func (s operator) Retries() outlast.RetryOperator { return retryOperator{s.store} }
-func (s operator) Dead() outlast.DeadOperator     { return deadOperator{s.store} }
+func (s operator) Outbox() outlast.OutboxOperator { return outboxOperator(s) }
+func (s operator) Retries() outlast.RetryOperator { return retryOperator(s) }
+func (s operator) Dead() outlast.DeadOperator     { return deadOperator(s) }
 
 // ask runs fn in a transaction that ends by itself when a question is too heavy.
 func (s *store) ask(ctx context.Context, op string, fn func(tx pgx.Tx) error) error {
