@@ -112,7 +112,7 @@ func (p *program) demo(cmd *cobra.Command, f *demoFlags) (err error) {
 	}
 	d := newDemo(p, f, dir)
 	defer func() {
-		err = d.clearUp(err)
+		err = d.clearUp(err, err != nil && cmd.Context().Err() == nil)
 	}()
 	ctx, cancel := context.WithCancelCause(cmd.Context())
 	defer cancel(nil)

@@ -58,10 +58,13 @@ func (d *demo) run(ctx context.Context) error {
 	report, err := d.settle(ctx)
 	stopWatching()
 	background.Wait()
-	d.view.finish()
 	if err != nil {
 		return err
 	}
+	if s, err := look(ctx, d.databases); err == nil {
+		d.view.show(s, int(orders.accepted.Load()), int(orders.refused.Load()))
+	}
+	d.view.finish()
 	if err := d.fleet.stopAll(shop.Services...); err != nil {
 		return err
 	}
@@ -120,16 +123,16 @@ func (d *demo) trouble(ctx context.Context, begin time.Time) error {
 }
 
 func (d *demo) loseBroker(context.Context) error {
-	for_ := durationText(d.f.outage)
+	outage := durationText(d.f.outage)
 	if d.cut != nil {
 		d.cut.cut()
-		d.view.event("the way to the broker is cut for %s; orders go on being accepted", for_)
+		d.view.event("the way to the broker is cut for %s; orders go on being accepted", outage)
 		return nil
 	}
 	if err := d.fleet.kill(roleBroker); err != nil {
 		return err
 	}
-	d.view.event("broker killed with SIGKILL and left down for %s; orders go on being accepted", for_)
+	d.view.event("broker killed with SIGKILL and left down for %s; orders go on being accepted", outage)
 	return nil
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -114,8 +113,8 @@ func (d *demo) checkQueues(ctx context.Context, address string) error {
 }
 
 // clearUp ends every process and removes temporary data, unless something went wrong
-// and the data may tell what.
-func (d *demo) clearUp(err error) error {
+// and the data is evidence.
+func (d *demo) clearUp(err error, evidence bool) error {
 	if d.fleet != nil {
 		if stopErr := d.fleet.stopAll(); stopErr != nil && err == nil {
 			err = &outlast.Error{Op: "demo", Code: outlast.CodeUnavailable, Err: stopErr}
@@ -130,10 +129,10 @@ func (d *demo) clearUp(err error) error {
 	switch {
 	case d.f.dir != "":
 		d.view.say("Data and logs are kept in %s.", d.dir)
-	case err == nil || errors.Is(err, context.Canceled):
-		_ = os.RemoveAll(d.dir)
-	default:
+	case evidence:
 		d.view.say("Data and logs are left in %s to find out why.", d.dir)
+	default:
+		_ = os.RemoveAll(d.dir) // a temporary directory: the system clears it up one day
 	}
 	return err
 }

@@ -79,6 +79,7 @@ func start(t *testing.T, args ...string) *run {
 	r := &run{t: t, cancel: cancel, lines: make(chan string, 10_000), ended: make(chan error, 1)}
 	r.cmd = exec.CommandContext(ctx, file, append([]string{"demo", "--json"}, args...)...)
 	r.cmd.Stdout = &r.out
+	r.cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // a demo that is killed leaves its data
 	said, err := r.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
