@@ -226,6 +226,7 @@ func (r *relayRun) holdFlight(f *flight, h Hold) {
 		return
 	}
 	h.Row = row
+	r.held.indexAt = earliest(r.held.indexAt, time.Now().Add(indexPoll))
 	if f.state == flightSent {
 		r.unsend(f)
 	}

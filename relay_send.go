@@ -78,7 +78,8 @@ func (r *relayRun) send(now time.Time, f *flight, lane int) *Publishing {
 	f.route.inFlightBytes += len(f.row.Body)
 	r.flights.sent++
 	r.flights.inFlight[f] = struct{}{}
-	if before := r.before.Load(); before != 0 {
+	// Once: an earlier publish of it may still be read by the publisher.
+	if before := r.before.Load(); before != 0 && f.row.SettledBefore.IsZero() {
 		f.row.SettledBefore = time.UnixMicro(before)
 	}
 	return &Publishing{Message: &f.row.Message, Exchange: f.route.Exchange, RoutingKey: f.row.Address(), Owner: f}

@@ -220,8 +220,9 @@ func (in *inbox) change(f func()) {
 }
 
 func (in *inbox) deliver(d *outlast.Delivery) {
-	in.change(func() { in.got = append(in.got, d) })
-	if in.ack {
+	var ack bool
+	in.change(func() { in.got, ack = append(in.got, d), in.ack })
+	if ack {
 		d.Ack()
 	}
 }

@@ -83,7 +83,7 @@ func TestSubscriber(t *testing.T) {
 		publisher(t, b).confirm(messages(1, 20)...)
 		in := &inbox{t: t, b: b, news: make(chan struct{})}
 		run := func(ack bool) {
-			in.ack = ack
+			in.change(func() { in.ack = ack })
 			in.stop = background(t, b.Subscriber(outlast.SubscriberConfig{Group: g, Prefetch: 10, Deliver: in.deliver}).Run)
 		}
 		run(false)
