@@ -142,13 +142,16 @@ func (v *view) replace(number uint64, filters map[string][]string) {
 }
 
 // judge settles or sends, in order, every parked flight that waited for no later
-// refresh than this one.
+// refresh than this one. What is wanted now is sent however late it came: messages
+// sent after it, straight away, must not overtake it.
 func (v *view) judge(number uint64, err error) {
 	waiting := v.parked
 	v.parked = nil
 	for _, f := range waiting {
 		switch {
 		case f.state == settled:
+		case f.state == unsent && v.wants(f.subject):
+			v.s.publish(f)
 		case f.after > number:
 			v.parked = append(v.parked, f)
 		default:
