@@ -13,8 +13,10 @@ import (
 const (
 	demoLook    = 250 * time.Millisecond // between two looks into the tables
 	demoRestart = time.Second            // from a kill to the restart
-	// demoPatience is how long nothing may move before what is missing counts as lost.
-	demoPatience = 30 * time.Second
+	// How long nothing may move before the demo gives up: while something waits in a
+	// table, and while something is missing that waits nowhere.
+	demoWaits   = 5 * time.Minute
+	demoMissing = 30 * time.Second
 )
 
 // demo is one run.
@@ -28,6 +30,9 @@ type demo struct {
 	ownBroker bool
 	api       string
 	databases []*shop.Database
+	orders    *load
+	// acceptedBefore is the number of orders accepted before the outage.
+	acceptedBefore int64
 
 	mu        sync.Mutex
 	longest   int       // backlog
@@ -42,16 +47,16 @@ func newDemo(p *program, f *demoFlags, dir string) *demo {
 
 // run is the demo itself: orders and faults, the rest of the work, the report.
 func (d *demo) run(ctx context.Context) error {
-	orders := newLoad(d.api, d.f.rate, !d.f.noFaults)
+	d.orders = newLoad(d.api, d.f.rate, !d.f.noFaults)
 	watching, stopWatching := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stopWatching()
 	d.view.begin = time.Now()
 	d.view.event("the shop is open: %d orders a second for %s", d.f.rate, durationText(d.f.lasts))
-	background.Go(func() { d.watch(watching, orders) })
+	background.Go(func() { d.watch(watching) })
 
-	if err := d.placeOrders(ctx, orders); err != nil {
+	if err := d.placeOrders(ctx); err != nil {
 		return err
 	}
 	d.view.event("no more orders; waiting until everything is handled")
@@ -62,7 +67,7 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	if s, err := look(ctx, d.databases); err == nil {
-		d.view.show(s, int(orders.accepted.Load()), int(orders.refused.Load()))
+		d.show(s)
 	}
 	d.view.finish()
 	if err := d.fleet.stopAll(shop.Services...); err != nil {
@@ -73,12 +78,12 @@ func (d *demo) run(ctx context.Context) error {
 }
 
 // placeOrders places orders for the set time, and makes trouble meanwhile.
-func (d *demo) placeOrders(ctx context.Context, orders *load) error {
+func (d *demo) placeOrders(ctx context.Context) error {
 	begin := time.Now()
 	placing, stop := context.WithDeadline(ctx, begin.Add(d.f.lasts))
 	defer stop()
 	var placed sync.WaitGroup
-	placed.Go(func() { orders.run(placing) })
+	placed.Go(func() { d.orders.run(placing) })
 	var err error
 	if !d.f.noFaults {
 		err = d.trouble(ctx, begin)
@@ -124,6 +129,7 @@ func (d *demo) trouble(ctx context.Context, begin time.Time) error {
 
 func (d *demo) loseBroker(context.Context) error {
 	outage := durationText(d.f.outage)
+	d.acceptedBefore = d.orders.accepted.Load()
 	if d.cut != nil {
 		d.cut.cut()
 		d.view.event("the way to the broker is cut for %s; orders go on being accepted", outage)
@@ -147,7 +153,7 @@ func (d *demo) returnBroker(ctx context.Context) error {
 	d.mu.Lock()
 	d.outageEnd = time.Now()
 	d.mu.Unlock()
-	d.view.event("the broker is back; the backlog drains")
+	d.view.event("the broker is back; %s accepted without it; the backlog drains", plural(int(d.orders.accepted.Load()-d.acceptedBefore), "order"))
 	return nil
 }
 
@@ -167,7 +173,7 @@ func (d *demo) killAndRestart(ctx context.Context, role, name string) error {
 }
 
 // watch looks into the tables until ctx ends, and shows what it sees.
-func (d *demo) watch(ctx context.Context, orders *load) {
+func (d *demo) watch(ctx context.Context) {
 	var shown time.Time
 	for ctx.Err() == nil {
 		at := time.Now()
@@ -176,11 +182,15 @@ func (d *demo) watch(ctx context.Context, orders *load) {
 			d.note(at, s)
 			if at.Sub(shown) >= time.Second {
 				shown = at
-				d.view.show(s, int(orders.accepted.Load()), int(orders.refused.Load()))
+				d.show(s)
 			}
 		}
 		pause(ctx, demoLook)
 	}
+}
+
+func (d *demo) show(s *snapshot) {
+	d.view.show(s, int(d.orders.accepted.Load()), int(d.orders.refused.Load()))
 }
 
 // note keeps the longest backlog, and when the outage was made good: when nothing
@@ -202,31 +212,45 @@ func (d *demo) note(at time.Time, s *snapshot) {
 // any more, the report says what is missing.
 func (d *demo) settle(ctx context.Context) (*shop.Report, error) {
 	var (
-		before   int
-		moved    = time.Now()
-		lastErr  error
-		outageAt = func() time.Time { d.mu.Lock(); defer d.mu.Unlock(); return d.outageEnd }
+		before  int
+		moved   = time.Now()
+		patient = demoWaits
 	)
 	for ctx.Err() == nil {
 		s, err := look(ctx, d.databases)
-		if err != nil {
-			lastErr = err
-		} else if now := s.waiting() + s.handled(); now != before {
-			before, moved = now, time.Now()
-		}
-		patient := time.Since(moved) < demoPatience
-		if !patient && lastErr != nil && s == nil {
-			return nil, lastErr
-		}
-		if s != nil && (s.waiting() == 0 || !patient) {
-			report, err := shop.Audit(ctx, d.databases, outageAt())
-			if err != nil || report.Lost == 0 && s.waiting() == 0 || !patient {
+		spent := time.Since(moved) >= patient
+		switch {
+		case err != nil && spent:
+			return nil, err
+		case err != nil: // a database may be away for a while
+		case s.waiting() > 0 && spent:
+			return nil, &outlast.Error{Op: "demo", Code: outlast.CodeUnavailable,
+				Err: fmt.Errorf("%s still wait in the tables, and nothing has moved for %s", plural(s.waiting(), "message"), patient)}
+		case s.waiting() == 0:
+			report, err := d.audit(ctx)
+			if err != nil || report.Lost == 0 || spent {
 				return report, err
+			}
+		}
+		if err == nil {
+			patient = demoWaits
+			if s.waiting() == 0 {
+				patient = demoMissing
+			}
+			if now := s.waiting() + s.handled(); now != before {
+				before, moved = now, time.Now()
 			}
 		}
 		pause(ctx, demoLook)
 	}
 	return nil, ctx.Err()
+}
+
+func (d *demo) audit(ctx context.Context) (*shop.Report, error) {
+	d.mu.Lock()
+	outageEnd := d.outageEnd
+	d.mu.Unlock()
+	return shop.Audit(ctx, d.databases, outageEnd)
 }
 
 // complete adds what only the running demo could see in the tables.
