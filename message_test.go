@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ func TestF04_F41_LimitsAtTheDoor(t *testing.T) {
 	long := strings.Repeat("x", 256)
 	many := outlast.Headers{}
 	for i := range outlast.MaxHeaders + 1 {
-		many["h"+strings.Repeat("i", i)] = "v"
+		many[fmt.Sprint("h", i)] = "v"
 	}
 	for field, change := range map[string]func(*outlast.Message){
 		"body":            func(m *outlast.Message) { m.Body = make([]byte, outlast.DefaultMaxBody+1) },
