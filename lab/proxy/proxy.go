@@ -54,6 +54,7 @@ type budget struct {
 type link struct {
 	mu     sync.Mutex
 	closed bool
+	deaf   bool
 	ends   []net.Conn
 }
 
@@ -128,9 +129,20 @@ func (p *Proxy) Stall() {
 	p.stalled = true
 }
 
+// Deafen discards from now on what the target says on the connections of now, for good;
+// what their clients say passes on, and new connections are not affected. A client
+// without deadlines of its own waits on such a connection for ever.
+func (p *Proxy) Deafen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.deafen()
+	}
+}
+
 // Restore ends every fault: the proxy listens again on its old port, a stalled connection
 // goes on, and a CutAfter that has not struck is forgotten. Connections that were cut
-// stay so.
+// or are deaf stay so.
 func (p *Proxy) Restore() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -250,6 +262,9 @@ func (p *Proxy) pass(l *link, d Direction, to net.Conn, data []byte) bool {
 	if !p.awaitFlow(l) {
 		return false
 	}
+	if d == Down && l.isDeaf() {
+		return true
+	}
 	allowed, last := p.spend(d, len(data))
 	if _, err := to.Write(data[:allowed]); err != nil {
 		return false
@@ -323,4 +338,16 @@ func (l *link) isClosed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.closed
+}
+
+func (l *link) deafen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deaf = true
+}
+
+func (l *link) isDeaf() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.deaf
 }

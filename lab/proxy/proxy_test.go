@@ -243,3 +243,25 @@ func TestProxy_ends_connections_when_the_target_is_down(t *testing.T) {
 		t.Errorf("got %q from a target that is down", got)
 	}
 }
+
+func TestDeafenLosesTheAnswersOfThatConnectionAlone(t *testing.T) {
+	t.Parallel()
+	p := newEcho(t)
+	deaf := dial(t, p)
+	send(t, deaf, "before")
+	wantRead(t, deaf, "before")
+	p.Deafen()
+	send(t, deaf, "lost")
+	other := dial(t, p)
+	send(t, other, "heard")
+	wantRead(t, other, "heard")
+	if err := p.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	if err := deaf.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := deaf.Read(make([]byte, 10)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d bytes, %v; want none", n, err)
+	}
+}
