@@ -86,17 +86,35 @@ func (w *world) run(args ...string) string {
 	return string(out)
 }
 
+// output is what a program has printed so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // daemon is a running program that a test may kill.
 type daemon struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	log  *bytes.Buffer
+	log  *output
 	done chan error
 }
 
 func (w *world) start(args ...string) *daemon {
 	w.t.Helper()
-	d := &daemon{t: w.t, cmd: w.command(context.Background(), args...), log: &bytes.Buffer{}, done: make(chan error, 1)}
+	d := &daemon{t: w.t, cmd: w.command(context.Background(), args...), log: &output{}, done: make(chan error, 1)}
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

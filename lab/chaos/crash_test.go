@@ -136,6 +136,7 @@ func (g *crashRig) check() {
 		g.t.Logf("%s: %d effects, %d doubled, %d out of order, %d dead", name, g.number(db, `SELECT count(*) FROM effect`), doubled, disorder, dead)
 		if doubled+disorder+dead > 0 {
 			g.t.Errorf("%s: %d doubled, %d out of order, %d dead; want none", name, doubled, disorder, dead)
+			g.story(name, db)
 		}
 	}
 	ids := g.strings(g.ordersDB, `SELECT id FROM sent ORDER BY id`)
@@ -150,6 +151,18 @@ func (g *crashRig) check() {
 	}
 	if sent == 0 {
 		g.t.Error("nothing was sent: the test was not real")
+	}
+}
+
+// story shows the effects around each one that is out of order.
+func (g *crashRig) story(name string, db *sql.DB) {
+	g.t.Helper()
+	for _, line := range g.strings(db, `
+		WITH e AS (SELECT *, lag(n) OVER w AS before, row_number() OVER w AS r FROM effect WINDOW w AS (PARTITION BY key ORDER BY seq))
+		SELECT format('%s: seq %s key %s n %s attempt %s pid %s at %s; inbox %s %s', to_char(e.at, 'HH24:MI:SS.US'), e.seq, e.key, e.n, e.attempt, e.pid,
+			e.at, (SELECT state FROM outlast_inbox i WHERE i.id = e.id LIMIT 1), (SELECT at FROM outlast_inbox i WHERE i.id = e.id LIMIT 1))
+		FROM e JOIN e x ON x.key = e.key AND x.n <= x.before AND e.r BETWEEN x.r - 4 AND x.r + 3 ORDER BY e.key, e.seq`) {
+		g.t.Logf("%s %s", name, line)
 	}
 }
 

@@ -29,9 +29,9 @@ const (
 		CREATE TABLE keys (key text PRIMARY KEY, n int NOT NULL);
 		INSERT INTO keys SELECT 'k' || i, 0 FROM generate_series(1, 20) i;
 		CREATE TABLE sent (id text PRIMARY KEY, key text NOT NULL, n int NOT NULL);
-		CREATE TABLE effect (seq bigserial, id text NOT NULL, key text NOT NULL, n int NOT NULL);`
+		CREATE TABLE effect (seq bigserial, id text NOT NULL, key text NOT NULL, n int NOT NULL, attempt int NOT NULL, pid int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());`
 	billingTables = `
-		CREATE TABLE effect (seq bigserial, id text NOT NULL, key text NOT NULL, n int NOT NULL);`
+		CREATE TABLE effect (seq bigserial, id text NOT NULL, key text NOT NULL, n int NOT NULL, attempt int NOT NULL, pid int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());`
 )
 
 type order struct {
@@ -61,13 +61,13 @@ func runRole(name string) error {
 	case "orders":
 		return serve(ctx, name, os.Getenv(envOrders), func(*outlast.Outbox) outlast.Handler {
 			return outlast.Handle(billed, func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
-				return book(ctx, tx, m.Body)
+				return book(ctx, tx, m)
 			})
 		})
 	case "billing":
 		return serve(ctx, name, os.Getenv(envBilling), func(outbox *outlast.Outbox) outlast.Handler {
 			return outlast.Handle(placed, func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
-				if err := book(ctx, tx, m.Body); err != nil {
+				if err := book(ctx, tx, m); err != nil {
 					return err
 				}
 				if err := outbox.Publish(ctx, tx, billed.Message(m.Body)); err != nil {
@@ -102,8 +102,9 @@ func serve(ctx context.Context, name, database string, handler func(*outlast.Out
 	return service.Run(ctx)
 }
 
-func book(ctx context.Context, tx outlast.Tx, o order) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO effect (id, key, n) VALUES ($1, $2, $3)`, o.ID, o.Key, o.N)
+func book(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO effect (id, key, n, attempt, pid) VALUES ($1, $2, $3, $4, $5)`,
+		m.Body.ID, m.Body.Key, m.Body.N, m.Attempt, os.Getpid())
 	return err
 }
 
