@@ -89,7 +89,7 @@ func (p *program) demoBroker(ctx context.Context, logger *slog.Logger) error {
 // demoBrokerAt returns the broker that the services use. The embedded one keeps the
 // messages of a killed process from others for as short as it can.
 func demoBrokerAt(address string, logger *slog.Logger) (outlast.Broker, error) {
-	const ackWait = 2 * time.Second
+	const ackWait = 5 * time.Second
 	if dir, ok := strings.CutPrefix(address, "embedded:"); ok {
 		url, err := embedded.Connect(dir)
 		if err != nil {

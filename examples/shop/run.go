@@ -21,8 +21,8 @@ var Services = []string{"orders", "payments", "stock", "shipping", "notification
 // Settings that make the shop quick to recover and to give up, for a demo of a minute.
 // In production the defaults are better.
 const (
-	heartbeat = time.Second
-	leaseTTL  = 2 * time.Second
+	heartbeat = 2 * time.Second
+	leaseTTL  = 5 * time.Second
 )
 
 var retryPolicy = outlast.RetryPolicy{Attempts: 3, First: 200 * time.Millisecond, Longest: time.Second}
