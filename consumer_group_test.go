@@ -22,6 +22,7 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "lets_handlers_finish_when_it_stops", testShutdown)
 	bubble(t, "cuts_handlers_after_the_grace_at_no_cost", testCut)
 	bubble(t, "runs_suspects_alone_and_buries_the_killer", testSuspects)
+	bubble(t, "does_not_suspect_retries_that_it_has_survived", testSurvivedRetries)
 	bubble(t, "buries_a_killer_among_the_retries", testRetrySuspect)
 	bubble(t, "pauses_and_resumes", testPause)
 	bubble(t, "slows_to_one_probe_when_something_outside_is_down", testUnavailable)
@@ -178,6 +179,27 @@ func testRetrySuspect(t *testing.T) {
 	time.Sleep(25 * time.Second)
 	if dead := r.dead(); len(dead) != 1 || dead[0].Reason != outlast.DeadKills || len(r.seen()) != 0 {
 		t.Errorf("dead letters %+v, effects %q", dead, r.seen())
+	}
+}
+
+func testSurvivedRetries(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Retry: outlast.RetryPolicy{First: time.Millisecond, Longest: time.Millisecond}})
+	var h hands
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		if m.Attempt == 1 {
+			return errors.New("not at first")
+		}
+		defer h.enter()()
+		time.Sleep(time.Second)
+		return r.record(ctx, tx, m)
+	})
+	r.die("first")
+	defer r.start()()
+	r.send(orders("a", 1, 1)...)
+	r.send(orders("b", 1, 1)...)
+	time.Sleep(10 * time.Second)
+	if got := r.seen(); len(got) != 2 || h.peak() != 2 {
+		t.Errorf("effects %q, %d at once; want both messages retried beside each other", got, h.peak())
 	}
 }
 

@@ -109,6 +109,9 @@ func (l *retryLoop) record(ctx context.Context, cl *claimed, f fate) error {
 		l.due(f.wait.Wait)
 	}
 	l.report(cl, Handled{Result: f.result, Err: f.err, Attempt: cl.w.Attempts + 1})
+	if f.wait != nil {
+		l.r.suspects.survive(messageID{cl.w.Message.Source, cl.w.Message.ID}, l.r.peers.deathsNoticed())
+	}
 	return nil
 }
 

@@ -118,7 +118,7 @@ func (l *retryLoop) begin(ctx context.Context) (*claimed, time.Duration, error) 
 	}
 	alone := l.alone
 	l.alone = false
-	if l.r.peers.newlyDead() {
+	if l.r.peers.newlyDead() && !l.r.suspects.innocent(retryID(tx), l.r.peers.deathsNoticed()) {
 		if !alone {
 			tx.Rollback()
 			l.alone = true

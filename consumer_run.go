@@ -40,7 +40,7 @@ func newConsumerRun(c *Consumer, ctx context.Context) *consumerRun {
 		queue:    newWorkQueue(),
 		batch:    &batchSize{now: c.conf.Batch, max: c.conf.Batch},
 		peers:    newPeers(3 * c.conf.HeartbeatInterval),
-		suspects: &suspects{count: map[messageID]int{}},
+		suspects: &suspects{count: map[messageID]int{}, survived: map[messageID]int{}},
 		purge:    &purger{before: map[string]time.Time{}},
 		leased:   c.ordered,
 	}

@@ -194,6 +194,9 @@ func (r *consumerRun) record(ctx context.Context, tx InboxTx, t *task, f fate) e
 		r.retries.due(f.wait.Wait)
 	}
 	r.finish(t, f.result, f.err)
+	if f.wait != nil && !t.began.IsZero() {
+		r.suspects.survive(t.id(), r.peers.deathsNoticed())
+	}
 	return nil
 }
 

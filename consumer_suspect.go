@@ -23,9 +23,10 @@ const (
 
 // peers is what is known of the group's other instances.
 type peers struct {
-	mu    sync.Mutex
-	stale time.Duration // without a sign of life for so long: probably dead
-	known map[string]*peer
+	mu     sync.Mutex
+	stale  time.Duration // without a sign of life for so long: probably dead
+	known  map[string]*peer
+	deaths int // noticed so far
 }
 
 type peer struct {
@@ -59,6 +60,7 @@ func (p *peers) look(list []Instance) {
 			n.dead = time.Time{}
 		case n.dead.IsZero():
 			n.dead = now
+			p.deaths++
 		}
 		known[in.Name] = n
 	}
@@ -80,6 +82,13 @@ func (p *peers) deadFor(atMost time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// deathsNoticed is a number that grows with every death that is noticed.
+func (p *peers) deathsNoticed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.deaths
 }
 
 // forgotten returns the instances whose records are of no more use.
@@ -116,6 +125,28 @@ func (p *peers) living() (n int, early bool) {
 type suspects struct {
 	mu    sync.Mutex
 	count map[messageID]int
+	// survived are messages that this process has tried and lived, with the number of
+	// deaths noticed until then: none of these deaths is theirs, unless another process
+	// has tried them since, and then its death is noticed and counts anew.
+	survived map[messageID]int
+}
+
+// survive notes that the process has tried a message, which waits now, and lives.
+func (s *suspects) survive(id messageID, deaths int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.survived) >= maxOurs {
+		clear(s.survived)
+	}
+	s.survived[id] = deaths
+}
+
+// innocent reports whether no death that was noticed can be the message's.
+func (s *suspects) innocent(id messageID, deaths int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok := s.survived[id]
+	return ok && at == deaths
 }
 
 // get returns how often the inbox has counted the message, and 0 when this process
@@ -137,6 +168,7 @@ func (s *suspects) clear(id messageID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.count, id)
+	delete(s.survived, id)
 }
 
 // countSuspect has the inbox know that a message is about to run although a
