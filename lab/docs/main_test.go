@@ -81,3 +81,30 @@ func TestLinksLeadSomewhere(t *testing.T) {
 		}
 	}
 }
+
+// The tour of the rooms misses none: every folder with files of the project, and
+// every file of the root package.
+func TestLayoutNamesEveryRoom(t *testing.T) {
+	t.Parallel()
+	layout := read(t, "docs/layout.md")
+	for _, pattern := range []string{"*.go", "*/*.go", "*/*/*.go"} {
+		paths, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			rel, err := filepath.Rel(root, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			room := filepath.ToSlash(filepath.Dir(rel))
+			switch {
+			case strings.HasSuffix(rel, "_test.go") && room == ".", rel == "doc.go", strings.HasPrefix(rel, "."):
+			case room == "." && !strings.Contains(layout, "(../"+rel+")"):
+				t.Errorf("docs/layout.md does not name %s", rel)
+			case room != "." && !strings.Contains(layout, "`"+room+"/`") && !strings.HasPrefix(room, "examples/quickstart/") && !strings.HasPrefix(room, "examples/shop/"):
+				t.Errorf("docs/layout.md does not name the folder %s", room)
+			}
+		}
+	}
+}

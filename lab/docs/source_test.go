@@ -8,7 +8,6 @@ import (
 	"go/format"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,17 +21,27 @@ type exported struct {
 
 func load(t *testing.T, dir string) *doc.Package {
 	t.Helper()
-	set := token.NewFileSet()
-	notTest := func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }
-	parsed, err := parser.ParseDir(set, filepath.Join(root, dir), notTest, parser.ParseComments)
+	paths, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range parsed {
-		return doc.New(p, dir, doc.PreserveAST)
+	set := token.NewFileSet()
+	var files []*ast.File
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(set, path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
 	}
-	t.Fatalf("no package in %q", dir)
-	return nil
+	p, err := doc.NewFromFiles(set, files, "github.com/outlastmq/outlast/"+dir, doc.PreserveAST)
+	if err != nil {
+		t.Fatalf("no package in %q: %v", dir, err)
+	}
+	return p
 }
 
 func exportedNames(t *testing.T, dir string) exported {
