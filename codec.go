@@ -3,6 +3,7 @@ package outlast
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -32,11 +33,16 @@ func (jsonCodec) ContentType() string          { return "application/json" }
 func (jsonCodec) Encode(v any) ([]byte, error) { return json.Marshal(v) }
 
 func (jsonCodec) Decode(data []byte, v any) error {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return errors.New("the body is empty, which is not JSON")
+	}
 	if err := checkJSONDepth(data); err != nil {
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
-	if err := d.Decode(v); err != nil {
+	if err := d.Decode(v); errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the JSON ends too early")
+	} else if err != nil {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
@@ -256,5 +257,30 @@ func TestS12_JSONIsBounded(t *testing.T) {
 	}
 	if err := outlast.JSON.Decode([]byte(`{} {}`), &v); err == nil {
 		t.Error("data after the value was ignored")
+	}
+}
+
+// TestTooManyHeadersHideNoName: adapters give headers in any order, and the limit must
+// not cut off what names the message, or cut elsewhere at the next delivery.
+func TestTooManyHeadersHideNoName(t *testing.T) {
+	headers := []outlast.WireHeader{}
+	for i := range 1000 {
+		headers = append(headers, outlast.WireHeader{Name: fmt.Sprint("h", i), Value: strings.Repeat("v", 100)})
+	}
+	headers = append(headers, outlast.WireHeader{Name: "ce-id", Value: "7"}, outlast.WireHeader{Name: "CE-Type", Value: "a.v1"})
+	var first outlast.Message
+	if err := outlast.DecodeHeaders(&first, headers); err == nil {
+		t.Fatal("1002 headers were accepted")
+	}
+	if first.ID != "7" || first.Type != "a.v1" {
+		t.Errorf("id %q and type %q", first.ID, first.Type)
+	}
+	for range 10 {
+		rand.Shuffle(len(headers), func(i, j int) { headers[i], headers[j] = headers[j], headers[i] })
+		var again outlast.Message
+		_ = outlast.DecodeHeaders(&again, headers)
+		if !reflect.DeepEqual(first, again) {
+			t.Fatal("another order of the headers makes another message")
+		}
 	}
 }

@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -89,6 +90,7 @@ func EncodeHeaders(m *Message) []WireHeader {
 // m then holds what could be read, made safe to store and to show.
 func DecodeHeaders(m *Message, headers []WireHeader) error {
 	var bad fieldErrors
+	headers = envelopeFirst(headers)
 	if len(headers) > MaxHeaders+16 {
 		bad.add("headers", fmt.Sprintf("at most %d", MaxHeaders), len(headers))
 		headers = headers[:MaxHeaders+16]
@@ -103,6 +105,29 @@ func DecodeHeaders(m *Message, headers []WireHeader) error {
 	}
 	bad.received(m)
 	return bad.err("receive "+quoted(m.Type), "")
+}
+
+// envelopeFirst puts headers that are too many or too big in one order, in which those
+// that name the message come first: the limits then cut off the same ones each time,
+// and a redelivery of the message is known.
+func envelopeFirst(headers []WireHeader) []WireHeader {
+	size := 0
+	for _, h := range headers {
+		size += len(h.Name) + len(h.Value)
+	}
+	if len(headers) <= MaxHeaders+16 && size <= 2*MaxHeaderBytes {
+		return headers
+	}
+	rank := func(h WireHeader) string {
+		name := strings.ToLower(h.Name)
+		if strings.HasPrefix(name, "ce-") || strings.HasPrefix(name, "outlast-") {
+			return "0" + name
+		}
+		return "1" + name
+	}
+	sorted := slices.Clone(headers)
+	slices.SortStableFunc(sorted, func(a, b WireHeader) int { return strings.Compare(rank(a), rank(b)) })
+	return sorted
 }
 
 func (f *fieldErrors) decodeHeader(m *Message, h WireHeader) {

@@ -92,7 +92,7 @@ func (s *store) classify(e *outlast.Error, pg *pgconn.PgError) {
 	case pg.Code == "42501":
 		e.Code, e.Hint = outlast.CodeDenied, "grant the role what docs/tables.md lists"
 	case class == "28" || pg.Code == "3D000":
-		e.Code = outlast.CodeDenied
+		e.Code, e.Hint = outlast.CodeDenied, "check the user, the password and the database in the address, and the server's pg_hba.conf"
 	case class == "08" || class == "53" || class == "57" || class == "58",
 		pg.Code == "25006" || pg.Code == "25P03" || pg.Code == "55P03",
 		class == "40": // serialization failure, deadlock: run it again

@@ -41,7 +41,7 @@ func errorOf(op string, err error) error {
 	case errors.Is(err, amqp.ErrVhost):
 		e.Code, e.Hint = outlast.CodeDenied, "check that the virtual host exists and that the user may use it"
 	case reply.Code == replyAccessRefused:
-		e.Code = outlast.CodeDenied
+		e.Code, e.Hint = outlast.CodeDenied, "rabbitmqctl set_permissions grants what is missing: configure to declare, write to publish and bind, read to consume"
 	case reply.Code == replyNotAllowed:
 		e.Code, e.Hint = outlast.CodeDenied, "check that the virtual host exists and that the user may use it"
 	case reply.Code == replyNotFound:

@@ -67,7 +67,12 @@ func (p *program) openPostgres(ctx context.Context, a address) (*database, error
 		return nil, inUsage("connect to the database", err)
 	}
 	if err != nil {
-		return nil, &outlast.Error{Op: "connect to " + a.safe, Code: outlast.CodeOf(err), Err: err}
+		e := &outlast.Error{Op: "connect to " + a.safe, Code: outlast.CodeOf(err), Err: err}
+		var own *outlast.Error
+		if errors.As(err, &own) {
+			e.Err, e.Hint = own.Err, own.Hint
+		}
+		return nil, e
 	}
 	d := &database{Store: p.postgresStore(db), sql: db, at: a.safe}
 	d.outboxBytes = func(ctx context.Context) (int64, error) { return postgresBytes(ctx, db, p.schema, p.prefix) }

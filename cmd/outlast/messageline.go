@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"unicode/utf8"
 
 	"github.com/outlastmq/outlast"
 )
@@ -166,6 +167,9 @@ func (l *lineReader) line() ([]byte, error) {
 
 func parseLine(line []byte) (outlast.Message, error) {
 	var in messageLine
+	if !utf8.Valid(line) { // the decoder would put other characters in place of what is broken
+		return in.Message, errors.New("not valid UTF-8; bytes that are not text go into body_base64")
+	}
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {

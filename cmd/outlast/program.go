@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,8 +80,10 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	// A wrong flag ends the parsing before a --json that follows it.
+	inJSON := p.json || !p.started && slices.Contains(args, "--json")
 	switch text := p.secrets.hide(explain(err)); {
-	case p.json:
+	case inJSON:
 		fmt.Fprintln(p.errs, explainJSON(err, p.secrets.hide))
 	case strings.HasPrefix(text, "outlast"): // the command's own path
 		fmt.Fprintln(p.errs, text)

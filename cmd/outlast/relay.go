@@ -13,6 +13,7 @@ import (
 
 	"github.com/outlastmq/outlast"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // relayFlags are the settings of a relay, named as RelayConfig's fields are.
@@ -70,6 +71,12 @@ func (p *program) relay(cmd *cobra.Command, f *relayFlags) error {
 	if f.every < time.Second || f.every > time.Hour {
 		return usage(op, "--report-interval", "1s to 1h", f.every.String(), "")
 	}
+	// For the library 0 stands for the default; on a command line it is a mistake.
+	for _, name := range []string{"interval", "lease", "in-flight", "in-flight-bytes", "confirm-deadline", "lanes"} {
+		if flag := cmd.Flags().Lookup(name); flag.Changed && isZero(flag.Value) {
+			return usage(op, "--"+name, "more than 0", "0", "see "+op+" --help for its range and its default")
+		}
+	}
 	if err := f.warn.check(op); err != nil {
 		return err
 	}
@@ -88,6 +95,19 @@ func (p *program) relay(cmd *cobra.Command, f *relayFlags) error {
 		}
 		return p.runRelay(ctx, f, b)
 	})
+}
+
+// isZero reports whether a flag of a number, a duration or a size was set to nothing.
+func isZero(v pflag.Value) bool {
+	switch text := v.String(); v.Type() {
+	case "duration":
+		return text == "0s"
+	case "bytes":
+		s, ok := v.(*size)
+		return ok && *s == 0
+	default:
+		return text == "0"
+	}
 }
 
 // completeRelay fills what no flag says alone.

@@ -235,8 +235,8 @@ func checkTopology(op string, t outlast.Topology) error {
 		if g.Partitions < 1 || g.Partitions > outlast.Buckets {
 			add(name+" partitions", fmt.Sprintf("1 to %d", outlast.Buckets), fmt.Sprint(g.Partitions))
 		}
-		if g.Generation < 1 {
-			add(name+" generation", "1 or more", fmt.Sprint(g.Generation))
+		if g.Generation < 1 || g.Generation > 9999 {
+			add(name+" generation", "1 to 9999", fmt.Sprint(g.Generation))
 		}
 		if len(g.Bindings) == 0 {
 			add(name+" bindings", "at least one type that it handles", "none")
