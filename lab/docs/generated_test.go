@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"go/format"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,8 +14,18 @@ var (
 	generated = regexp.MustCompile("(?ms)^<!-- (columns|fields|options): ([^ ]+) (\\w+) -->\n(.*?)^<!-- end -->$")
 )
 
-// The README's example is a module of its own for its reader.
 const examplesPath = "github.com/outlastmq/outlast/examples/"
+
+// asOwnModule is code of the examples as the README's reader has it: in a module
+// named quickstart.
+func asOwnModule(t *testing.T, code string) string {
+	t.Helper()
+	formatted, err := format.Source([]byte(strings.ReplaceAll(code, examplesPath, "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(formatted)
+}
 
 func TestQuotedAndGeneratedPartsFollowTheCode(t *testing.T) {
 	t.Parallel()
@@ -25,7 +36,7 @@ func TestQuotedAndGeneratedPartsFollowTheCode(t *testing.T) {
 			m := quoted.FindStringSubmatch(part)
 			want := code(t, m[1], strings.Fields(m[2]))
 			if name == "README.md" {
-				want = strings.ReplaceAll(want, examplesPath, "")
+				want = asOwnModule(t, want)
 			}
 			return strings.Replace(part, "```go\n"+m[3], "```go\n"+want, 1)
 		})

@@ -9,7 +9,8 @@
 //	<!-- options: postgres Option -->                 the functions that return an option
 //
 // The last three end with <!-- end -->. OUTLAST_UPDATE_DOCS=1 go test ./docs writes
-// them anew; without it the test fails when they differ.
+// them anew; without it the test fails when they differ. The documents are outside of
+// this module, so run it with -count=1: a result from the cache would not know of them.
 package docs_test
 
 import (
