@@ -162,6 +162,7 @@ func (b buried) OnHandled(h outlast.Handled) {
 // A dead letter waits in the receiver's database until a person acts.
 func ExampleDeadLetter() {
 	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	store, dead := memory.NewStore(), make(buried, 1)
 	books, err := outlast.NewService(outlast.ServiceConfig{
 		Name: "books", Store: store, Broker: memory.NewBroker(),
