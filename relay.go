@@ -186,20 +186,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	// Jobs outlive ctx so that the drain can settle and release.
 	jobs, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	run := newRelayRun(r, jobs)
-	var publisher sync.WaitGroup
-	publisher.Go(func() {
-		if err := run.pub.Run(jobs); err != nil && jobs.Err() == nil {
-			r.conf.Logger.Error("the publisher ended", "error", err)
-		}
-	})
-	background := make(chan struct{})
-	go func() { defer close(background); r.keepSettledBefore(jobs) }()
-	run.loop(ctx)
-	cancel()
-	publisher.Wait()
-	run.jobs.Wait()
-	<-background
+	newRelayRun(r, jobs).run(ctx, cancel)
 	return nil
 }
 

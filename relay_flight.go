@@ -1,6 +1,7 @@
 package outlast
 
 import (
+	"slices"
 	"time"
 )
 
@@ -46,6 +47,7 @@ type relayFlights struct {
 	nextLane      int
 	retired       []retiredLane
 	lastConfirm   time.Time
+	linkUp        time.Time // since when the broker can be expected to answer
 	inFlight      map[*flight]struct{}
 }
 
@@ -82,8 +84,10 @@ type keyState struct {
 	held    bool
 	blocked bool // by a row that waits for its time or a person: no use to look
 	loading bool
-	moves   int // rows moved behind this key so far; changes tell that a page is stale
-	moving  int // of these, how many are not committed yet
+	moves   int   // rows of it moved to the held so far; changes tell that a page is stale
+	moving  int   // of these, how many are not committed yet
+	due     int64 // the Seq of its first row whose backoff is over, 0 when none is known
+	after   int64 // the Seq up to which all held rows of it are in hand, while more are looked for
 }
 
 // admit takes a row that was picked from the outbox.
@@ -93,13 +97,12 @@ func (r *relayRun) admit(now time.Time, row *Row) {
 		r.holdFlight(f, Hold{Reason: HeldDue})
 		return
 	}
-	f.invalid = row.Validate(MaxBody)
 	r.enqueue(now, f)
 }
 
 func (r *relayRun) newFlight(row *Row) *flight {
 	row.Source = r.conf.Source
-	f := &flight{row: row, route: r.route(row.Route())}
+	f := &flight{row: row, route: r.route(row.Route()), invalid: row.Validate(MaxBody)}
 	if row.Envelope.Key != "" {
 		f.key = r.key(SlotKey{row.Slot, row.Envelope.Key})
 	}
@@ -145,7 +148,7 @@ func (r *relayRun) key(id SlotKey) *keyState {
 func (r *relayRun) enqueue(now time.Time, f *flight) {
 	if k := f.key; k != nil {
 		if k.held && !f.row.Reason.BlocksKey() {
-			r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
+			r.enterHeldKey(f)
 			return
 		}
 		// It must not wait at its key for the route to open: held rows of the key that
@@ -159,6 +162,22 @@ func (r *relayRun) enqueue(now time.Time, f *flight) {
 		return
 	}
 	r.offer(now, f)
+}
+
+// enterHeldKey takes a row of a key that holds others back. What waited for its route
+// may come before rows of the key that are in hand: then it joins them in its place.
+func (r *relayRun) enterHeldKey(f *flight) {
+	k := f.key
+	later := func(q *flight) bool { return q.row.Seq > f.row.Seq }
+	at := slices.IndexFunc(k.queue, later)
+	switch {
+	case f.row.InHeld && at >= 0:
+		k.queue = slices.Insert(k.queue, at, f)
+	case f.row.InHeld && k.busy != nil && later(k.busy):
+		k.queue = append(k.queue, f)
+	default:
+		r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
+	}
 }
 
 // offer makes a flight whose turn has come ready to be sent on its route. It
@@ -231,16 +250,13 @@ func (r *relayRun) holdFlight(f *flight, h Hold) {
 		r.unsend(f)
 	}
 	f.state = flightSettling
-	if h.Reason == HeldBehind && f.key != nil {
+	if h.Reason.BlocksKey() && f.key != nil {
 		f.key.moves++
 		f.key.moving++
+		f.key.after = 0
 	}
 	if h.Reason.OfRoute() {
-		f.route.moves++
-		f.route.moving++
-		if row.InHeld {
-			f.route.rewind()
-		}
+		f.route.move(row)
 	}
 	r.settle.hold(f, h)
 }

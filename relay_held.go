@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"maps"
 	"time"
 )
 
@@ -14,12 +15,60 @@ type relayHeld struct {
 	keys    []*keyState
 	// inMemory are the held rows that are in hand, by Seq: they are not taken twice.
 	inMemory map[int64]bool
+	reads    heldReads
+}
+
+// heldReads knows which queries of the held run, so that a page that was read before
+// a row left does not bring it back: the row counts as in hand until the last query
+// that may have seen it has returned.
+type heldReads struct {
+	clock   int
+	running map[int]struct{} // by the clock at their start
+	gone    []goneRow        // ascending
+}
+
+type goneRow struct {
+	seq   int64
+	clock int
+}
+
+// begin notes a query and returns its name.
+func (q *heldReads) begin() int {
+	if q.running == nil {
+		q.running = map[int]struct{}{}
+	}
+	q.clock++
+	q.running[q.clock] = struct{}{}
+	return q.clock
+}
+
+// left notes that a row has left the held for good.
+func (h *relayHeld) left(seq int64) {
+	if len(h.reads.running) > 0 {
+		h.inMemory[seq] = true
+		h.reads.gone = append(h.reads.gone, goneRow{seq, h.reads.clock})
+	}
+}
+
+// end notes that the page of a query has been dealt with.
+func (h *relayHeld) end(query int) {
+	q := &h.reads
+	delete(q.running, query)
+	oldest := q.clock + 1
+	for c := range q.running {
+		oldest = min(oldest, c)
+	}
+	for len(q.gone) > 0 && q.gone[0].clock < oldest {
+		delete(h.inMemory, q.gone[0].seq)
+		q.gone = q.gone[1:]
+	}
 }
 
 const (
-	heldPoll  = 3 * time.Second  // producers and people put rows there without telling us
-	indexPoll = 15 * time.Second // finds keys whose first row a person withdrew
-	indexIdle = time.Minute      // when nothing but scheduled rows is held
+	duePoll   = 100 * time.Millisecond // while what is due waits for its turn
+	heldPoll  = 3 * time.Second        // producers and people put rows there without telling us
+	indexPoll = 15 * time.Second       // finds keys whose first row a person withdrew
+	indexIdle = time.Minute            // when nothing but scheduled rows is held
 	keyPage   = 64
 )
 
@@ -60,7 +109,7 @@ func (r *relayRun) stepHeld(now time.Time) time.Time {
 		k := h.keys[0]
 		h.keys = h.keys[1:]
 		s := r.leases.slots[k.id.Slot]
-		if s == nil || s.loading || r.flights.keys[k.id] != k || k.moving > 0 {
+		if s == nil || s.loading || s.leaving || r.flights.keys[k.id] != k || k.moving > 0 {
 			k.loading = false // rows on their way there ask again when they arrive
 			continue
 		}
@@ -73,12 +122,14 @@ func (r *relayRun) stepHeld(now time.Time) time.Time {
 // query runs a held query as the one job of its kind.
 func (r *relayRun) query(f func(ctx context.Context) (func(now time.Time), error)) {
 	r.held.busy = true
+	read := r.held.reads.begin()
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
 		then, err := f(ctx)
 		return func(now time.Time) {
 			r.held.busy = false
 			r.noteStore(err)
 			then(now)
+			r.held.end(read)
 		}
 	})
 }
@@ -88,8 +139,9 @@ func (r *relayRun) query(f func(ctx context.Context) (func(now time.Time), error
 func (r *relayRun) loadIndex(now time.Time) {
 	h := &r.held
 	h.indexAt = now.Add(indexPoll)
-	leases := make([]Lease, 0, len(r.leases.slots))
-	for _, s := range r.leases.slots {
+	slots := maps.Clone(r.leases.slots)
+	leases := make([]Lease, 0, len(slots))
+	for _, s := range slots {
 		leases = append(leases, s.lease)
 	}
 	r.query(func(ctx context.Context) (func(time.Time), error) {
@@ -99,19 +151,23 @@ func (r *relayRun) loadIndex(now time.Time) {
 				h.indexAt = now.Add(r.conf.Interval)
 				return
 			}
-			r.indexed(now, leases, index)
+			r.indexed(now, slots, index)
 		}, err
 	})
 }
 
-func (r *relayRun) indexed(now time.Time, leases []Lease, index HeldIndex) {
+func (r *relayRun) indexed(now time.Time, slots map[int]*slotState, index HeldIndex) {
 	if len(index.Keys)+len(index.Routes) == 0 {
 		r.held.indexAt = now.Add(indexIdle)
 	}
-	for _, l := range leases {
-		if s := r.leases.slots[l.Slot]; s != nil && s.lease == l && s.loading {
+	for slot, s := range r.leases.slots {
+		switch {
+		case !s.loading:
+		case slots[slot] == s:
 			s.loading = false
 			r.picks.burst(now)
+		default:
+			r.held.indexAt = now // it came while the query ran
 		}
 	}
 	for _, id := range index.Keys {
@@ -149,8 +205,8 @@ func (r *relayRun) routeHolds(now time.Time, rt *routeState, reason HeldReason) 
 // backoff is over.
 func (r *relayRun) loadDue(now time.Time) {
 	h := &r.held
-	q := HeldQuery{Leases: r.leases.active(), Due: true, MaxRows: heldPage, MaxBytes: r.conf.InFlightBytes}
-	if len(q.Leases) == 0 || r.conf.Buffer-r.flights.count < heldPage/4 {
+	q := HeldQuery{Leases: r.leases.active(), Due: true, MaxRows: r.room(heldPage/4, heldPage), MaxBytes: r.conf.InFlightBytes}
+	if len(q.Leases) == 0 || q.MaxRows == 0 {
 		h.due = now.Add(firstPause)
 		return
 	}
@@ -162,43 +218,49 @@ func (r *relayRun) loadDue(now time.Time) {
 				return
 			}
 			if page.NextDue >= 0 {
-				h.due = earliest(h.due, now.Add(max(page.NextDue, firstPause)))
+				h.due = earliest(h.due, now.Add(max(page.NextDue, duePoll)))
 			}
-			if len(page.Rows) > 0 {
+			if r.cameDue(now, page.Rows) {
 				h.due = now.Add(firstPause)
+			} else if len(page.Rows) > 0 {
+				h.due = earliest(h.due, now.Add(duePoll))
 			}
-			r.cameDue(now, page.Rows)
 		}, err
 	})
 }
 
-func (r *relayRun) cameDue(now time.Time, rows []*Row) {
+// cameDue takes rows that are due, and reports whether there were new ones. One that
+// has a key is read again with what else waits of the key: only the first may go,
+// and a person may have released a later one.
+func (r *relayRun) cameDue(now time.Time, rows []*Row) (fresh bool) {
 	for _, row := range rows {
 		s := r.leases.slots[row.Slot]
 		if s == nil || s.leaving || r.held.inMemory[row.Seq] {
 			continue
 		}
-		f := r.newFlight(row)
-		if row.Reason == HeldDue {
-			r.settleRelease(f)
+		switch {
+		case row.Reason == HeldDue:
+			r.settleRelease(r.newFlight(row))
+		case row.Envelope.Key == "":
+			r.offer(now, r.newFlight(row))
+		default:
+			k := r.key(SlotKey{row.Slot, row.Envelope.Key})
+			if k.due == 0 || row.Seq < k.due {
+				k.due = row.Seq
+			}
+			k.held, k.blocked = true, false
+			r.advance(now, k)
 			continue
 		}
-		f.state = flightQueued
-		k := f.key
-		if k == nil {
-			r.offer(now, f)
-			continue
-		}
-		k.held, k.blocked = true, false
-		k.queue = append([]*flight{f}, k.queue...)
-		r.advance(now, k)
+		fresh = true
 	}
+	return fresh
 }
 
 // loadKey reads the rows that block or wait behind a key.
 func (r *relayRun) loadKey(k *keyState, lease Lease) {
 	moves := k.moves
-	q := HeldQuery{Leases: []Lease{lease}, Key: &k.id, MaxRows: keyPage, MaxBytes: r.conf.InFlightBytes}
+	q := HeldQuery{Leases: []Lease{lease}, Key: &k.id, After: k.after, MaxRows: keyPage, MaxBytes: r.conf.InFlightBytes}
 	r.query(func(ctx context.Context) (func(time.Time), error) {
 		page, err := r.conf.Store.Relay().Held(ctx, q)
 		return func(now time.Time) {
@@ -224,18 +286,20 @@ func (r *relayRun) keyLoaded(now time.Time, k *keyState, rows []*Row, moves int)
 		return // its end asks again
 	}
 	if k.moves != moves {
+		k.after = 0
 		r.picks.rest(now)
 		r.held.wantKey(k)
 		return
 	}
-	for _, row := range rows {
+	for i, row := range rows {
 		s := r.leases.slots[row.Slot]
 		if s == nil || s.leaving || r.held.inMemory[row.Seq] {
 			continue
 		}
-		if row.Reason != HeldBehind {
+		if row.Reason != HeldBehind && !(row.Seq == k.due && len(k.queue) == 0) {
 			if len(k.queue) == 0 {
-				k.blocked = true
+				k.blocked, k.due, k.after = true, 0, 0
+				r.fallBehind(rows[i+1:])
 				return
 			}
 			break
@@ -243,14 +307,29 @@ func (r *relayRun) keyLoaded(now time.Time, k *keyState, rows []*Row, moves int)
 		f := r.newFlight(row)
 		f.state = flightQueued
 		k.queue = append(k.queue, f)
+		if row.Reason != HeldBehind {
+			break // the others when it has gone
+		}
 	}
 	switch {
 	case len(k.queue) > 0:
+		k.after, k.due = 0, 0
 		r.advance(now, k)
-	case len(rows) < keyPage:
-		k.held = false
-		r.advance(now, k)
-	default: // a page of rows that are in hand: their end is near
+	case len(rows) > 0: // all are in hand, or on their way out: more may follow
+		k.after = rows[len(rows)-1].Seq
 		r.held.wantKey(k)
+	default:
+		k.held, k.after, k.due = false, 0, 0
+		r.advance(now, k)
+	}
+}
+
+// fallBehind makes rows that are tried again at a time of their own wait for an
+// earlier row of their key: it is to go first.
+func (r *relayRun) fallBehind(rows []*Row) {
+	for _, row := range rows {
+		if row.Reason == HeldBackoff && !r.held.inMemory[row.Seq] {
+			r.holdFlight(r.newFlight(row), Hold{Reason: HeldBehind, Wait: -1, Attempts: row.Attempts})
+		}
 	}
 }

@@ -148,17 +148,20 @@ func (r *relayRun) giveBack(n int) {
 	}
 }
 
-// releaseLeft gives back the leaving slots that have nothing in flight.
+// releaseLeft gives back the leaving slots that have nothing in flight. No lease call
+// runs beside it: its answer could still name them as ours when another relay has
+// them already.
 func (r *relayRun) releaseLeft() {
-	if r.leases.leaving == 0 {
+	if r.leases.leaving == 0 || r.leases.busy {
 		return
 	}
 	var slots []int
 	for slot, s := range r.leases.slots {
 		if s.leaving && s.flights == 0 {
 			slots = append(slots, slot)
-			delete(r.leases.slots, slot)
 			r.leases.leaving--
+			delete(r.leases.slots, slot)
+			r.dropSlot(slot)
 		}
 	}
 	if len(slots) == 0 {
@@ -166,11 +169,15 @@ func (r *relayRun) releaseLeft() {
 	}
 	r.reader.Drop(slots)
 	r.leasesChanged()
-	r.job(r.conf.LeaseTTL, func(ctx context.Context) func(time.Time) {
+	r.leases.busy = true
+	r.job(r.conf.LeaseTTL/3, func(ctx context.Context) func(time.Time) {
 		// When this fails the leases run out by themselves with this owner's record,
 		// or come back to us with the next grant.
 		err := r.conf.Store.Leases().Release(ctx, RelayScope, r.conf.Owner, slots)
-		return func(time.Time) { r.noteStore(err) }
+		return func(time.Time) {
+			r.leases.busy = false
+			r.noteStore(err)
+		}
 	})
 }
 

@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 )
@@ -55,6 +56,21 @@ func newRelayRun(r *Relay, jobCtx context.Context) *relayRun {
 		Logger: r.conf.Logger,
 	})
 	return run
+}
+
+// run works until the loop ends, then ends all that works for it.
+func (r *relayRun) run(ctx context.Context, endJobs context.CancelFunc) {
+	var beside sync.WaitGroup
+	beside.Go(func() {
+		if err := r.pub.Run(r.jobCtx); err != nil && r.jobCtx.Err() == nil {
+			r.conf.Logger.Error("the publisher ended", "error", err)
+		}
+	})
+	beside.Go(func() { r.keepSettledBefore(r.jobCtx) })
+	r.loop(ctx)
+	endJobs()
+	beside.Wait()
+	r.jobs.Wait()
 }
 
 // mailbox hands functions to the loop. Posting never blocks.
@@ -158,7 +174,7 @@ func (r *relayRun) stop(now time.Time) {
 // over, the leases have been given back.
 func (r *relayRun) ended(now time.Time) bool {
 	late := !now.Before(r.stopBy)
-	if !late && (r.flights.sent > 0 || r.settle.busy > 0 || !r.settle.pending.empty()) {
+	if !late && (r.flights.sent > 0 || len(r.settle.underWay) > 0 || !r.settle.pending.empty()) {
 		return false
 	}
 	if r.leases.released || (late && now.After(r.stopBy.Add(r.conf.LeaseTTL))) {
@@ -174,6 +190,7 @@ func (r *relayRun) linkChanged(now time.Time, l Link) {
 	r.link = l
 	r.flights.lastConfirm = now
 	if l.State == LinkUp && was != LinkUp {
+		r.flights.linkUp = now
 		r.picks.burst(now)
 	}
 	eachHook(&r.hooks, func(h HookLink) { h.OnLink("relay", l) })
@@ -187,7 +204,7 @@ func (r *relayRun) linkChanged(now time.Time, l Link) {
 }
 
 func (r *relayRun) publishStatus(now time.Time) {
-	idle := r.flights.count == 0 && r.picks.empty
+	idle := r.flights.count == 0 && r.picks.empty && r.link.State == LinkUp
 	r.updateStatus(func(s *RelayHealth) {
 		s.Link = r.link
 		s.Slots = len(r.leases.slots)
@@ -223,6 +240,16 @@ func (p *relayPicks) burst(now time.Time) {
 	p.pause = firstPause
 }
 
+// room returns how many rows may be read now, at most most: 0 while there is not room
+// for least, or for a quarter of the buffer.
+func (r *relayRun) room(least, most int) int {
+	free := r.conf.Buffer - r.flights.count
+	if free < max(min(r.conf.Buffer/4, least), 1) {
+		return 0
+	}
+	return min(free, most)
+}
+
 // stepPick starts a pick when it is time and there is room.
 func (r *relayRun) stepPick(now time.Time) time.Time {
 	p := &r.picks
@@ -230,40 +257,49 @@ func (r *relayRun) stepPick(now time.Time) time.Time {
 		return time.Time{}
 	}
 	leases := r.leases.active()
-	rows := min(r.conf.Buffer-r.flights.count, pickRows)
+	rows := r.room(pickRows, pickRows)
 	bytes := 2*r.conf.InFlightBytes - r.flights.bytes
-	if len(leases) == 0 || rows < min(r.conf.Buffer/4, pickRows) || bytes <= 0 {
+	if len(leases) == 0 || rows == 0 || bytes <= 0 {
 		return time.Time{} // a result or a settlement makes room and wakes the loop
 	}
 	if now.Before(p.at) {
 		return p.at
 	}
 	p.busy = true
+	slots := maps.Clone(r.leases.slots)
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
 		picked, err := r.reader.Pick(ctx, leases, rows, bytes)
-		return func(now time.Time) { r.picked(now, leases, picked, len(picked) >= rows, err) }
+		return func(now time.Time) { r.picked(now, slots, picked, len(picked) >= rows, err) }
 	})
 	return time.Time{}
 }
 
-// picked takes the rows of a pick and plans the next one.
-func (r *relayRun) picked(now time.Time, leases []Lease, rows []*Row, full bool, err error) {
+// picked takes the rows of a pick and plans the next one. Rows of slots that were
+// lost since it began are left alone, and when such a slot came back meanwhile the
+// reader is told, which may remember them as returned.
+func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, full bool, err error) {
 	p := &r.picks
 	p.busy = false
 	r.noteStore(err)
+	var changed []int
+	for slot, s := range slots {
+		if r.leases.slots[slot] != s {
+			changed = append(changed, slot)
+		}
+	}
+	if len(changed) > 0 {
+		r.reader.Drop(changed)
+	}
 	if err != nil {
+		p.empty = false
 		p.pause = max(p.pause, firstPause)
 		p.at = now.Add(p.pause/2 + jitter(p.pause))
 		p.pause = min(2*p.pause, r.conf.Interval)
 		return
 	}
 	p.empty = len(rows) == 0
-	current := map[Lease]bool{}
-	for _, l := range leases {
-		current[l] = r.leases.holds(l)
-	}
 	for _, row := range rows {
-		if s := r.leases.slots[row.Slot]; s != nil && current[s.lease] && !s.leaving {
+		if s := r.leases.slots[row.Slot]; s != nil && s == slots[row.Slot] && !s.leaving {
 			r.admit(now, row)
 		}
 	}

@@ -39,6 +39,7 @@ type routeState struct {
 	loadedTo int64 // the Seq up to which they were read, while draining
 	moves    int   // rows moved to the held because of it so far
 	moving   int   // of these, not committed yet
+	lowMoved int64 // the lowest Seq of them since the page was asked for; 0 is none
 	rewinds  int   // see rewind
 }
 
@@ -146,7 +147,7 @@ func (r *relayRun) routeWorks(now time.Time, rt *routeState) {
 // drainRoute sends the held rows of a route before any later one.
 func (r *relayRun) drainRoute(now time.Time, rt *routeState) {
 	rt.state = routeDraining
-	rt.loadedTo = 0
+	rt.rewind()
 	rt.loadAt = now
 	if !rt.reason.OfRoute() {
 		rt.reason = HeldRoute
@@ -161,6 +162,18 @@ func (rt *routeState) rewind() {
 	rt.rewinds++
 }
 
+// move notes that a row is on its way to those that wait for the route.
+func (rt *routeState) move(row *Row) {
+	rt.moves++
+	rt.moving++
+	if row.InHeld || row.Seq <= rt.loadedTo {
+		rt.rewind()
+	}
+	if rt.lowMoved == 0 || row.Seq < rt.lowMoved {
+		rt.lowMoved = row.Seq
+	}
+}
+
 // planProbe sets the time of the next probe: every few seconds in the long run.
 func (r *relayRun) planProbe(now time.Time, rt *routeState) {
 	wait := doubling(500*time.Millisecond, 4*time.Second, rt.probes)
@@ -173,7 +186,7 @@ func (r *relayRun) stepRoutes(now time.Time) time.Time {
 	if r.link.State != LinkUp || r.stopping {
 		return time.Time{}
 	}
-	full := r.conf.Buffer-r.flights.count < min(r.conf.Buffer/4, pickRows)
+	full := r.room(pickRows, pickRows) == 0
 	var next time.Time
 	for _, rt := range r.flights.routes {
 		switch rt.state {
@@ -226,13 +239,17 @@ func (r *relayRun) probeWith(now time.Time, rt *routeState, rows []*Row) {
 		return
 	}
 	f := r.newFlight(row)
+	if row.Expired || f.invalid != nil {
+		r.offer(now, f)
+		return
+	}
 	if k := f.key; k != nil {
-		if k.held {
-			r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
-			return
-		}
 		if k.busy != nil {
 			r.removeFlight(f)
+			return
+		}
+		if k.held {
+			r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
 			return
 		}
 		k.busy = f
@@ -243,7 +260,8 @@ func (r *relayRun) probeWith(now time.Time, rt *routeState, rows []*Row) {
 
 // stepDraining reads the next page of a draining route when there is room.
 func (r *relayRun) stepDraining(now time.Time, rt *routeState) time.Time {
-	if rt.loading || len(rt.ready) > heldPage || r.conf.Buffer-r.flights.count < heldPage/4 {
+	room := r.room(heldPage/4, heldPage)
+	if rt.loading || len(rt.ready) > heldPage || room == 0 {
 		return time.Time{}
 	}
 	if now.Before(rt.loadAt) {
@@ -256,7 +274,8 @@ func (r *relayRun) stepDraining(now time.Time, rt *routeState) time.Time {
 		return time.Time{}
 	}
 	moves, rewinds := rt.moves, rt.rewinds
-	r.loadRoute(rt, HeldQuery{Route: &rt.Route, After: rt.loadedTo, MaxRows: heldPage, MaxBytes: r.conf.InFlightBytes},
+	rt.lowMoved = 0
+	r.loadRoute(rt, HeldQuery{Route: &rt.Route, After: rt.loadedTo, MaxRows: room, MaxBytes: r.conf.InFlightBytes},
 		func(now time.Time, rt *routeState, rows []*Row) {
 			if rt.state == routeDraining && rt.rewinds == rewinds {
 				r.drained(now, rt, rows, moves)
@@ -271,6 +290,9 @@ func (r *relayRun) stepDraining(now time.Time, rt *routeState) time.Time {
 func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int) {
 	r.conf.Logger.Debug("held rows of a route", "route", rt.Route.String(), "after", rt.loadedTo, "rows", len(rows), "moving", rt.moving)
 	for _, row := range rows {
+		if rt.lowMoved != 0 && row.Seq > rt.lowMoved {
+			return // an earlier row of its key may not be in the page yet
+		}
 		rt.loadedTo = row.Seq
 		s := r.leases.slots[row.Slot]
 		if s == nil || s.leaving || r.held.inMemory[row.Seq] {
@@ -288,7 +310,6 @@ func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int
 		rt.reason, rt.fault = "", ""
 		rt.loadedTo = 0
 		r.dropOwnLane(rt)
-		return
 	}
 }
 
@@ -296,9 +317,11 @@ func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int
 func (r *relayRun) loadRoute(rt *routeState, q HeldQuery, then func(now time.Time, rt *routeState, rows []*Row)) {
 	q.Leases = r.leases.active()
 	rt.loading = true
+	read := r.held.reads.begin()
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
 		page, err := r.conf.Store.Relay().Held(ctx, q)
 		return func(now time.Time) {
+			defer r.held.end(read)
 			rt.loading = false
 			r.noteStore(err)
 			if err != nil {
@@ -324,6 +347,9 @@ func (r *relayRun) stepDeadlines(now time.Time) time.Time {
 	late := map[int]bool{}
 	for f := range fl.inFlight {
 		deadline := f.sentAt.Add(r.conf.ConfirmDeadline)
+		if f.sentAt.Before(fl.linkUp) { // it was blocked meanwhile
+			deadline = fl.linkUp.Add(r.conf.ConfirmDeadline)
+		}
 		if now.Before(deadline) {
 			next = earliest(next, deadline)
 			continue
@@ -350,17 +376,13 @@ func (r *relayRun) overdue(now time.Time, f *flight) {
 		r.dropOwnLane(rt)
 	}
 	r.unsend(f)
-	f.state = flightQueued
-	if rt.state == routeOpen {
+	switch rt.state {
+	case routeOpen:
 		rt.state, rt.since = routeSlow, now
+	case routeDraining: // its probes are the window of 1
+		r.closeRoute(now, rt, HeldRoute, "no confirm from "+rt.Route.String()+" within "+r.conf.ConfirmDeadline.String())
 	}
-	if rt.state == routeClosed {
-		if !r.offer(now, f) {
-			r.leaveKey(now, f)
-		}
-		return
-	}
-	r.push(rt, f, true)
+	r.requeue(now, f)
 }
 
 func (r *relayRun) dropRetired(now time.Time) {

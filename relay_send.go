@@ -74,6 +74,9 @@ func (r *relayRun) send(now time.Time, f *flight, lane int) *Publishing {
 	f.sentAt = now
 	f.overdue = false
 	f.outstanding++
+	if f.route.inFlight == 0 {
+		f.route.answered = now // it owed no answer until now
+	}
 	f.route.inFlight++
 	f.route.inFlightBytes += len(f.row.Body)
 	r.flights.sent++
@@ -249,9 +252,13 @@ func (r *relayRun) again(now time.Time, f *flight) {
 		}
 		r.unsend(f)
 	}
-	if f.state == flightQueued {
-		return
+	if f.state != flightQueued {
+		r.requeue(now, f)
 	}
+}
+
+// requeue puts a flight that is not out in front of its route.
+func (r *relayRun) requeue(now time.Time, f *flight) {
 	f.state = flightQueued
 	if s := r.leases.slots[f.row.Slot]; s == nil || s.leaving {
 		r.removeFlight(f) // the slot's next owner sends it

@@ -2,6 +2,8 @@ package outlast
 
 import (
 	"context"
+	"iter"
+	"slices"
 	"time"
 )
 
@@ -9,7 +11,7 @@ import (
 // at most two at a time. A failed settlement is repeated: that is harmless.
 type relaySettle struct {
 	pending  settleBatch
-	busy     int
+	underWay []*settleBatch
 	retryAt  time.Time
 	failures int
 	progress time.Time
@@ -31,6 +33,26 @@ const settleRows = 1000
 
 func (b *settleBatch) size() int   { return len(b.sent) + len(b.holds) + len(b.release) }
 func (b *settleBatch) empty() bool { return b.size() == 0 }
+
+func (b *settleBatch) flights() iter.Seq[*flight] {
+	return func(yield func(*flight) bool) {
+		for _, f := range b.sent {
+			if !yield(f) {
+				return
+			}
+		}
+		for _, hf := range b.holds {
+			if !yield(hf.f) {
+				return
+			}
+		}
+		for _, f := range b.release {
+			if !yield(f) {
+				return
+			}
+		}
+	}
+}
 
 func (s *relaySettle) hold(f *flight, h Hold) {
 	s.pending.holds = append(s.pending.holds, heldFlight{f, h})
@@ -55,15 +77,18 @@ func (r *relayRun) settleRelease(f *flight) {
 // under way the next one fills.
 func (r *relayRun) stepSettle(now time.Time) time.Time {
 	s := &r.settle
-	if s.pending.empty() || s.busy >= 2 || (s.busy == 1 && s.pending.size() < settleRows/4) {
+	if s.pending.empty() || len(s.underWay) >= 2 || (len(s.underWay) == 1 && s.pending.size() < settleRows/4) {
 		return time.Time{}
 	}
 	if now.Before(s.retryAt) {
 		return s.retryAt
 	}
-	batch := s.pending.take(settleRows)
+	batch := s.pending.take(settleRows, !s.holding())
+	if batch.empty() {
+		return time.Time{}
+	}
 	settlement := r.settlement(&batch)
-	s.busy++
+	s.underWay = append(s.underWay, &batch)
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
 		stale, err := r.conf.Store.Relay().Settle(ctx, settlement)
 		return func(now time.Time) { r.settled(now, &batch, settlement, stale, err) }
@@ -71,11 +96,19 @@ func (r *relayRun) stepSettle(now time.Time) time.Time {
 	return time.Time{}
 }
 
+// holding reports whether rows are on their way to the held. Then no others follow,
+// lest a later row of a key arrives and its relay dies before the earlier one does.
+func (s *relaySettle) holding() bool {
+	return slices.ContainsFunc(s.underWay, func(b *settleBatch) bool { return len(b.holds) > 0 })
+}
+
 // take cuts at most n flights off.
-func (b *settleBatch) take(n int) settleBatch {
+func (b *settleBatch) take(n int, holds bool) settleBatch {
 	var t settleBatch
 	t.sent, b.sent = cut(b.sent, n)
-	t.holds, b.holds = cut(b.holds, n-t.size())
+	if holds {
+		t.holds, b.holds = cut(b.holds, n-t.size())
+	}
 	t.release, b.release = cut(b.release, n-t.size())
 	return t
 }
@@ -114,7 +147,7 @@ func (r *relayRun) settlement(b *settleBatch) *Settlement {
 // settled takes the outcome of a settlement.
 func (r *relayRun) settled(now time.Time, b *settleBatch, done *Settlement, stale []Lease, err error) {
 	s := &r.settle
-	s.busy--
+	s.underWay = slices.DeleteFunc(s.underWay, func(x *settleBatch) bool { return x == b })
 	r.noteStore(err)
 	if err != nil {
 		s.failures++
@@ -152,15 +185,22 @@ func (r *relayRun) finish(now time.Time, b *settleBatch) {
 		}
 		r.removeFlight(f)
 	}
-	for _, f := range b.sent {
+	leave := func(f *flight) {
+		ours := f.state != flightGone
 		done(f)
+		if ours && f.row.InHeld {
+			r.held.left(f.row.Seq)
+		}
+	}
+	for _, f := range b.sent {
+		leave(f)
 	}
 	for _, hf := range b.holds {
 		done(hf.f)
 		r.moved(now, hf)
 	}
 	for _, f := range b.release {
-		done(f)
+		leave(f)
 	}
 	if len(left) > 0 {
 		r.reader.Forget(left)
@@ -175,7 +215,7 @@ func (r *relayRun) moved(now time.Time, hf heldFlight) {
 	if hf.h.Reason.OfRoute() {
 		hf.f.route.moving--
 	}
-	if k := hf.f.key; k != nil && hf.h.Reason == HeldBehind {
+	if k := hf.f.key; k != nil && hf.h.Reason.BlocksKey() {
 		k.moving--
 		if r.flights.keys[k.id] == k {
 			r.advance(now, k)
@@ -200,26 +240,21 @@ func alive[T any](list []T, flightOf func(T) *flight) []T {
 	return kept
 }
 
-// dropSlot forgets what is decided about rows of a slot: its new owner decides.
+// dropSlot forgets what is decided about rows of a slot: its new owner decides. What
+// is being written of it may be done or not; it is not ours to repeat.
 func (s *relaySettle) dropSlot(r *relayRun, slot int) {
-	gone := func(f *flight) {
-		if f.row.Slot == slot {
-			r.removeFlight(f)
+	for _, b := range append(s.underWay, &s.pending) {
+		for f := range b.flights() {
+			if f.row.Slot == slot {
+				r.removeFlight(f)
+			}
 		}
 	}
-	for _, f := range s.pending.sent {
-		gone(f)
-	}
 	for _, hf := range s.pending.holds {
-		gone(hf.f)
 		if hf.f.state == flightGone && hf.h.Reason.OfRoute() {
 			hf.f.route.moving--
 		}
 	}
-	for _, f := range s.pending.release {
-		gone(f)
-	}
-	s.pending.prepend(&settleBatch{})
 	kept := settleBatch{}
 	kept.prepend(&s.pending)
 	s.pending = kept

@@ -22,6 +22,7 @@ type relayRig struct {
 	broker *memory.Broker
 	outbox *outlast.Outbox
 	ends   []func()
+	books  []func() []string // what each relay has in its books
 	trace  *relayTrace
 }
 
@@ -50,15 +51,15 @@ type relayWitness struct {
 }
 
 func (w relayWitness) OnPublished(row *outlast.Row, o outlast.Outcome, err error, _ time.Duration) {
-	w.tr.add("%s %s seq %d held %v (%s): %s", w.name, row.Body, row.Seq, row.InHeld, row.Reason, o)
+	w.tr.add("%s %.20s seq %d held %v (%s): %s", w.name, row.Body, row.Seq, row.InHeld, row.Reason, o)
 }
 
 func (w relayWitness) OnSettled(s *outlast.Settlement, stale []outlast.Lease) {
 	for _, row := range s.Sent {
-		w.tr.add("%s %s settled sent; stale %v", w.name, row.Body, stale)
+		w.tr.add("%s %.20s settled sent; stale %v", w.name, row.Body, stale)
 	}
 	for _, h := range s.Hold {
-		w.tr.add("%s %s settled hold %s (was held %v); stale %v", w.name, h.Row.Body, h.Reason, h.Row.InHeld, stale)
+		w.tr.add("%s %.20s settled hold %s (was held %v); stale %v", w.name, h.Row.Body, h.Reason, h.Row.InHeld, stale)
 	}
 }
 
@@ -105,7 +106,13 @@ func (g *relayRig) start(change ...func(*outlast.RelayConfig)) (end func()) {
 	}
 	ctx, cancel := context.WithCancel(g.t.Context())
 	done := make(chan error)
-	go func() { done <- relay.Run(ctx) }()
+	go func() {
+		done <- relay.RunInspected(ctx, func(inspect func() []string) {
+			g.trace.mu.Lock()
+			defer g.trace.mu.Unlock()
+			g.books = append(g.books, inspect)
+		})
+	}()
 	ended := false
 	end = func() {
 		if ended {
@@ -197,6 +204,17 @@ func (g *relayRig) wantEmpty() {
 	}
 }
 
+// wantAtRest checks that nothing is left, in the outbox or in the relays' books.
+func (g *relayRig) wantAtRest() {
+	g.t.Helper()
+	g.wantEmpty()
+	for i, books := range g.books {
+		if left := books(); len(left) > 0 {
+			g.t.Errorf("relay %d has in its books: %v", i, left)
+		}
+	}
+}
+
 // wantOrder checks that per key the numbers 0..n-1 are there, in order once
 // repeats are dropped, and returns the number of repeats.
 func (g *relayRig) wantOrder(bodies []string, keys, n int) (repeats int) {
@@ -249,7 +267,7 @@ func TestRelay(t *testing.T) {
 		if repeats := g.wantOrder(g.bodies("sink.0"), 20, 50); repeats != 0 {
 			t.Errorf("%d messages came twice without any fault", repeats)
 		}
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("F12_TwoRelaysNeverSendOneRow_and_hand_over_without_repeats", func(t *testing.T) {
@@ -277,7 +295,7 @@ func TestRelay(t *testing.T) {
 		if repeats := g.wantOrder(g.bodies("sink.0"), 40, 60); repeats != 0 {
 			t.Errorf("%d messages came twice without any fault", repeats)
 		}
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("republishes_after_a_lost_confirm", func(t *testing.T) {
@@ -291,7 +309,7 @@ func TestRelay(t *testing.T) {
 		if repeats := g.wantOrder(g.bodies("sink.0"), 5, 5); repeats == 0 {
 			t.Error("no message came twice although confirms were lost")
 		}
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("F33_holds_what_nobody_hears_and_delivers_it_when_a_binding_appears", func(t *testing.T) {
@@ -314,7 +332,7 @@ func TestRelay(t *testing.T) {
 		g.bind("late", "unheard.v1")
 		time.Sleep(10 * time.Second)
 		g.wantOrder(g.bodies("late.0"), 10, 10)
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("keeps_order_while_a_route_drains_and_more_comes", func(t *testing.T) {
@@ -334,7 +352,7 @@ func TestRelay(t *testing.T) {
 		}
 		time.Sleep(30 * time.Second)
 		g.wantOrder(g.bodies("sink.0"), 10, 400)
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("settles_what_may_be_unheard", func(t *testing.T) {
@@ -345,7 +363,7 @@ func TestRelay(t *testing.T) {
 		m.MayBeUnheard = true
 		g.publish(m)
 		time.Sleep(5 * time.Second)
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("F42_parks_only_the_message_that_closes_the_channel", func(t *testing.T) {
@@ -376,7 +394,7 @@ func TestRelay(t *testing.T) {
 		if last := bodies[len(bodies)-1]; last != "k0/1" {
 			t.Errorf("last is %.20q, want the one that waited behind the big one", last)
 		}
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("frees_a_key_when_its_first_row_is_withdrawn", func(t *testing.T) {
@@ -395,7 +413,7 @@ func TestRelay(t *testing.T) {
 		if got := strings.Join(g.bodies("sink.0"), " "); got != "k/1 k/2" {
 			t.Errorf("arrived: %s, want k/1 k/2", got)
 		}
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("F21_an_outage_costs_no_attempt_and_heals", func(t *testing.T) {
@@ -419,7 +437,7 @@ func TestRelay(t *testing.T) {
 		g.broker.Revive()
 		time.Sleep(10 * time.Second)
 		g.wantOrder(g.bodies("sink.0"), 10, 20)
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("F38_waits_while_the_broker_blocks", func(t *testing.T) {
@@ -436,7 +454,7 @@ func TestRelay(t *testing.T) {
 		g.broker.Unblock()
 		time.Sleep(10 * time.Second)
 		g.wantOrder(g.bodies("sink.0"), 10, 10)
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("F40_a_full_queue_is_waited_for", func(t *testing.T) {
@@ -456,7 +474,7 @@ func TestRelay(t *testing.T) {
 		}
 		time.Sleep(20 * time.Minute)
 		g.wantOrder(g.bodies("full.0"), 50, 2)
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("one_sick_queue_stalls_nobody", func(t *testing.T) {
@@ -476,7 +494,7 @@ func TestRelay(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		g.wantOrder(g.bodies("sick.0"), 300, 2)
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("sends_scheduled_messages_when_due_and_drops_expired_ones", func(t *testing.T) {
@@ -500,7 +518,7 @@ func TestRelay(t *testing.T) {
 		if got := strings.Join(g.bodies("sink.0"), " "); got != "now/0 late/0" {
 			t.Errorf("an expired message was sent: %s", got)
 		}
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 
 	run("a_restart_takes_up_what_is_held", func(t *testing.T) {
@@ -527,6 +545,6 @@ func TestRelay(t *testing.T) {
 			t.Errorf("arrived: %.80q, want k1/0, k0/0, k0/1", bodies)
 		}
 		g.wantOrder(g.bodies("late.0"), 3, 3)
-		g.wantEmpty()
+		g.wantAtRest()
 	})
 }
