@@ -143,6 +143,24 @@ func (r *relayRun) key(id SlotKey) *keyState {
 	return k
 }
 
+// has reports whether rows of the key for that route are in hand.
+func (k *keyState) has(rt *routeState) bool {
+	return (k.busy != nil && k.busy.route == rt) ||
+		slices.ContainsFunc(k.queue, func(f *flight) bool { return f.route == rt })
+}
+
+// insert puts a flight into the queue of its key: one from the held before all later
+// rows, any other at the end.
+func (k *keyState) insert(f *flight) {
+	at := len(k.queue)
+	if f.row.InHeld {
+		if i := slices.IndexFunc(k.queue, func(q *flight) bool { return q.row.Seq > f.row.Seq }); i >= 0 {
+			at = i
+		}
+	}
+	k.queue = slices.Insert(k.queue, at, f)
+}
+
 // enqueue puts a flight behind its key, or into the held when its key or its route
 // waits there.
 func (r *relayRun) enqueue(now time.Time, f *flight) {
@@ -152,12 +170,13 @@ func (r *relayRun) enqueue(now time.Time, f *flight) {
 			return
 		}
 		// It must not wait at its key for the route to open: held rows of the key that
-		// are still to be read come before it.
-		if f.route.turnsAway(f.row) {
+		// are still to be read come before it. But it must not be held before an earlier
+		// row that is in hand: should this process die, that one would come second.
+		if f.route.turnsAway(f.row) && !k.has(f.route) {
 			r.holdForRoute(f)
 			return
 		}
-		k.queue = append(k.queue, f)
+		k.insert(f)
 		r.advance(now, k)
 		return
 	}
@@ -169,15 +188,11 @@ func (r *relayRun) enqueue(now time.Time, f *flight) {
 func (r *relayRun) enterHeldKey(f *flight) {
 	k := f.key
 	later := func(q *flight) bool { return q.row.Seq > f.row.Seq }
-	at := slices.IndexFunc(k.queue, later)
-	switch {
-	case f.row.InHeld && at >= 0:
-		k.queue = slices.Insert(k.queue, at, f)
-	case f.row.InHeld && k.busy != nil && later(k.busy):
-		k.queue = append(k.queue, f)
-	default:
-		r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
+	if f.row.InHeld && (slices.ContainsFunc(k.queue, later) || k.busy != nil && later(k.busy)) {
+		k.insert(f)
+		return
 	}
+	r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
 }
 
 // offer makes a flight whose turn has come ready to be sent on its route. It
