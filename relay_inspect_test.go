@@ -60,7 +60,9 @@ func (r *relayRun) books() []string {
 		note(id.String()+" bytes", rt.inFlightBytes)
 		note(id.String()+" moving", rt.moving)
 		note(id.String()+" ready", len(rt.ready))
-		note(id.String()+" state", int(rt.state))
+		if rt.state != routeSlow { // until the next message
+			note(id.String()+" state", int(rt.state))
+		}
 		if rt.probe != nil {
 			note(id.String()+" probe", 1)
 		}
