@@ -1,9 +1,11 @@
 package outlast_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -30,6 +32,7 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "runs_the_failing_message_of_a_batch_alone", testBatch)
 	bubble(t, "halves_batches_that_the_database_aborts", testBatchTransient)
 	bubble(t, "shares_partitions_and_hands_them_over_in_order", testPartitions)
+	bubble(t, "says_that_it_waits_for_the_leases_of_another_instance", testWaitIsLogged)
 	bubble(t, "stops_serving_when_its_leases_may_have_ended", testLeaseEnd)
 	bubble(t, "forgets_only_what_is_settled_and_old", testPurge)
 	bubble(t, "asks_the_database_rarely_when_idle", testIdle)
@@ -422,6 +425,28 @@ func testPartitions(t *testing.T) {
 		t.Errorf("%d effects", len(r.seen()))
 	}
 	r.empty()
+}
+
+func testWaitIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	r := newRig(t, outlast.ConsumerConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	r.onOrder(r.record)
+	killed := outlast.LeaseRequest{Scope: "group:billing", Owner: "killed", TTL: 20 * time.Second, Total: 1}
+	if _, err := r.store.Leases().Lease(context.Background(), killed); err != nil {
+		t.Fatal(err)
+	}
+	stop := r.start()
+	time.Sleep(15 * time.Second)
+	synctest.Wait()
+	const waits, serves = "queues wait: another instance", "serves queues"
+	if s := log.String(); strings.Count(s, waits) != 1 || !strings.Contains(s, "[billing.0]") || strings.Contains(s, serves) {
+		t.Errorf("while the queue is held elsewhere:\n%s", s)
+	}
+	time.Sleep(time.Minute)
+	stop()
+	if s := log.String(); strings.Count(s, waits) != 1 || strings.Count(s, serves) != 1 {
+		t.Errorf("after the lease has ended:\n%s", s)
+	}
 }
 
 func testLeaseEnd(t *testing.T) {

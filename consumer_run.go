@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type consumerRun struct {
 
 	leaseEnds time.Time // by this process's clock, early rather than late
 	shown     [2]int    // held and owners, as hooks were told last
+	logged    string    // the queues served here and elsewhere, as logged last
 }
 
 // farewell bounds each call by which a consumer says that it is leaving.
@@ -152,6 +154,7 @@ func (r *consumerRun) beat(ctx context.Context) error {
 	err := r.follow(ctx)
 	if err != nil && r.leased && !time.Now().Before(r.leaseEnds) {
 		r.subs.want(nil) // somebody else may have the queues now
+		r.logged = ""
 	}
 	return err
 }
@@ -174,6 +177,7 @@ func (r *consumerRun) follow(ctx context.Context) error {
 	}
 	if r.notePaused(paused); paused {
 		r.subs.want(nil)
+		r.logged = ""
 		return nil
 	}
 	if !r.leased {
@@ -217,7 +221,9 @@ func (r *consumerRun) share(ctx context.Context) error {
 	r.leaseEnds = asked.Add(r.c.conf.LeaseTTL * 9 / 10)
 	held := slices.Clone(grant.Held)
 	slices.SortFunc(held, func(a, b Lease) int { return a.Slot - b.Slot })
-	r.subs.want(held[:min(len(held), grant.Share)])
+	wanted := held[:min(len(held), grant.Share)]
+	r.subs.want(wanted)
+	r.logShare(wanted, grant.Owners)
 	r.noteShare(len(held), grant.Owners)
 	return nil
 }
@@ -234,6 +240,33 @@ func (r *consumerRun) noteShare(held, owners int) {
 	}
 	r.shown = [2]int{held, owners}
 	eachHook(&r.c.hooks, func(h HookLeases) { h.OnLeases(r.c.scope(), r.c.conf.Instance, held, owners) })
+}
+
+// logShare says, once per change, which queues this instance serves and which it
+// waits for: without it a group that waits for the leases of a killed instance looks
+// as if it hung.
+func (r *consumerRun) logShare(leases []Lease, owners int) {
+	var serves, waits []string
+	for slot := range r.c.slots() {
+		name := r.c.queueName(slot)
+		if slices.ContainsFunc(leases, func(l Lease) bool { return l.Slot == slot }) {
+			serves = append(serves, name)
+		} else {
+			waits = append(waits, name)
+		}
+	}
+	state := fmt.Sprint(serves, waits)
+	if state == r.logged {
+		return
+	}
+	r.logged = state
+	if len(serves) > 0 {
+		r.c.log.Info("serves queues of the group", "queues", serves)
+	}
+	if len(waits) > 0 {
+		r.c.log.Info("queues wait: another instance of the group has them; if it is dead, its leases end within lease_ttl",
+			"queues", waits, "instances", owners, "lease_ttl", r.c.conf.LeaseTTL)
+	}
 }
 
 // stayAlive renews the instance's record and its leases while it drains, so that
