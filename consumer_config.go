@@ -45,7 +45,8 @@ type ConsumerConfig struct {
 
 	// Partitions is the number of the group's queues. An ordered queue is served by one
 	// instance at a time, so that an ordered group uses at most Partitions instances.
-	// Changing it is a procedure, see docs. Range 1 to 64; default 1.
+	// Changing it is a procedure: "Changing the number of queues" in docs/protocol.md.
+	// Range 1 to 64; default 1.
 	Partitions int
 	// Generation is part of the queues' names from 2 on; it must change with what a
 	// queue cannot change, such as Unordered. Range 1 to 9,999; default 1.

@@ -42,14 +42,15 @@ const (
 type try struct {
 	kind      tryKind
 	err       error
-	published bool // it wrote messages into the service's outbox
+	published bool // it wrote messages into an outbox
 }
 
 // publishedKey is where a handler's context carries that something was published
 // under it.
 type publishedKey struct{}
 
-// notePublished is told of every publish of a service's own outbox.
+// notePublished is told of every publish of any outbox: a handler often has one of
+// its own, made before the service.
 func notePublished(ctx context.Context) {
 	if p, ok := ctx.Value(publishedKey{}).(*atomic.Bool); ok {
 		p.Store(true)

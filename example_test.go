@@ -150,6 +150,46 @@ func enter(entered chan<- string) func(context.Context, outlast.Tx, outlast.Rece
 	}
 }
 
+// A handler that publishes gets its outbox when it is made, before the service: what
+// it publishes is committed with its effects, and wakes the relay after the commit.
+func ExampleNewOutbox() {
+	store := memory.NewStore()
+	outbox, mailed := outlast.NewOutbox(store), make(chan string, 1)
+	books, err := outlast.NewService(outlast.ServiceConfig{
+		Name: "books", Store: store, Broker: memory.NewBroker(),
+		Handlers: []outlast.Handler{
+			outlast.Handle(Issued, remind(outbox)),
+			outlast.Handle(Mail, func(_ context.Context, _ outlast.Tx, m outlast.Received[SendMail]) error {
+				mailed <- m.Body.To + ": " + m.Body.Text
+				return nil
+			}),
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = books.Run(ctx) })
+
+	tx := store.Begin()
+	_ = books.Outbox().Publish(ctx, tx, Issued.Message(InvoiceIssued{Number: "2026-17", Customer: "ada", Cents: 1999}))
+	_ = tx.Commit()
+	fmt.Println(<-mailed)
+
+	stop()
+	running.Wait()
+	// Output: ada: please pay 2026-17
+}
+
+// remind asks for a mail about an invoice.
+func remind(outbox *outlast.Outbox) func(context.Context, outlast.Tx, outlast.Received[InvoiceIssued]) error {
+	return func(ctx context.Context, tx outlast.Tx, m outlast.Received[InvoiceIssued]) error {
+		return outbox.Publish(ctx, tx, Mail.Message(SendMail{To: m.Body.Customer, Text: "please pay " + m.Body.Number}))
+	}
+}
+
 // buried tells of dead letters, as a hook for an alert would.
 type buried chan string
 

@@ -16,14 +16,19 @@ type Outbox struct {
 
 // OutboxConfig refines an outbox.
 type OutboxConfig struct {
-	// MaxBody is the greatest body in bytes. Range 1 to MaxBody; default DefaultMaxBody.
+	// MaxBody is the greatest body in bytes. Range 1 to 16 MiB, the constant MaxBody;
+	// default 1 MiB, the constant DefaultMaxBody.
 	MaxBody int
 	// Hooks observe.
 	Hooks []Hook
 }
 
-// NewOutbox returns an outbox on store, for a program that only writes; a program
-// that also relays or consumes uses [Service.Outbox].
+// NewOutbox returns an outbox on store: for a program that only writes, and for
+// handlers, which are made before their service is. What a handler publishes
+// through it wakes the relay of the handler's service after the commit, as with
+// [Service.Outbox]. What it does not do, and that one does: wake the relay when
+// something is published outside of handlers, so that such a message waits for the
+// next sweep ([RelayConfig].Interval), and call the hooks of [ServiceConfig].
 func NewOutbox(store Store, conf ...OutboxConfig) *Outbox {
 	o := &Outbox{store: store.Outbox()}
 	if len(conf) > 0 {
@@ -66,6 +71,7 @@ func (o *Outbox) Publish(ctx context.Context, tx LiveTx, msgs ...Message) error 
 	if err := o.store.Insert(ctx, tx, prepared); err != nil {
 		return err
 	}
+	notePublished(ctx)
 	eachHook(&o.hooks, func(h HookEnqueued) { h.OnEnqueued(ctx, prepared) })
 	if o.wake != nil {
 		o.wake()

@@ -66,7 +66,7 @@ func NewService(conf ServiceConfig) (*Service, error) {
 	}
 	s.outbox = NewOutbox(conf.Store, conf.Outbox)
 	s.outbox.wake = s.wake
-	s.outbox.hooks = hooks{append([]Hook{publishNotice{}}, conf.Outbox.Hooks...), conf.Logger}
+	s.outbox.hooks = hooks{conf.Outbox.Hooks, conf.Logger}
 	for _, group := range conf.Groups {
 		group.published = s.wake
 		c, err := NewConsumer(group)
@@ -232,9 +232,3 @@ func (s *Service) wake() {
 		s.relay.Wake()
 	}
 }
-
-// publishNotice tells a running handler's consumer that something was published
-// in its transaction.
-type publishNotice struct{}
-
-func (publishNotice) OnEnqueued(ctx context.Context, _ []*Message) { notePublished(ctx) }

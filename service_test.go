@@ -17,7 +17,10 @@ import (
 
 func TestService(t *testing.T) {
 	t.Parallel()
-	bubble(t, "sends_what_a_handler_publishes_at_once", testFollowUp)
+	bubble(t, "sends_what_a_handler_publishes_at_once", func(t *testing.T) { testFollowUp(t, (*outlast.Service).Outbox) })
+	bubble(t, "sends_at_once_what_a_handler_publishes_with_an_outbox_of_its_own", func(t *testing.T) {
+		testFollowUp(t, func(*outlast.Service) *outlast.Outbox { return nil })
+	})
 	bubble(t, "returns_what_only_a_person_can_change", testPermanent)
 	bubble(t, "waits_for_a_database_that_is_down_at_the_start", testLateStore)
 	bubble(t, "says_whether_it_is_ready", testHealth)
@@ -46,9 +49,11 @@ func publish(t *testing.T, store *memory.Store, outbox *outlast.Outbox, msgs ...
 	outbox.Wake()
 }
 
-func testFollowUp(t *testing.T) {
+// testFollowUp uses the outbox that of returns, or one that is made before the
+// service when it returns nil.
+func testFollowUp(t *testing.T, of func(*outlast.Service) *outlast.Outbox) {
 	store := memory.NewStore()
-	var outbox *outlast.Outbox
+	outbox := outlast.NewOutbox(store)
 	var noteAt, orderAt time.Time
 	var flow outlast.Envelope
 	s, err := outlast.NewService(outlast.ServiceConfig{
@@ -70,9 +75,11 @@ func testFollowUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	outbox = s.Outbox()
+	if o := of(s); o != nil {
+		outbox = o
+	}
 	stop := runService(t, s)
-	publish(t, store, outbox, placed.Message(order{ID: "a"}))
+	publish(t, store, s.Outbox(), placed.Message(order{ID: "a"}))
 	time.Sleep(15 * time.Minute)
 	if err := stop(); err != nil {
 		t.Error(err)
