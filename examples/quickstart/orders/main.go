@@ -35,7 +35,7 @@ func run(ctx context.Context) error {
 	}
 	defer db.Close()
 	store := sqlite.Store(db)
-	if err := store.Migrations().Up(ctx, 0); err != nil {
+	if err := store.Migrations().Up(ctx, 0); err != nil { // 0: to the newest version
 		return err
 	}
 	if _, err := db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS orders (number INTEGER PRIMARY KEY, customer TEXT, cents INTEGER)`); err != nil {
