@@ -31,6 +31,10 @@ const (
 	lockFile    = "outlast-nats.lock"
 	host        = "127.0.0.1"
 
+	// By its name outlast doctor knows a server that syncs every message.
+	syncedName   = "outlast-embedded"
+	unsyncedName = "outlast-embedded-unsynced"
+
 	startTimeout = 30 * time.Second
 	// maxPayload leaves room for the largest body with its headers.
 	maxPayload = outlast.MaxBody + 128<<10
@@ -113,8 +117,12 @@ func (s *Server) run(set settings) error {
 	if err != nil {
 		return fmt.Errorf("%w (delete %q to get another port)", err, addressFile)
 	}
+	name := syncedName
+	if set.noSync {
+		name = unsyncedName
+	}
 	ns, err := server.NewServer(&server.Options{
-		ServerName:            "outlast-embedded",
+		ServerName:            name,
 		Host:                  host,
 		Port:                  port,
 		Authorization:         token,

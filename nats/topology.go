@@ -315,21 +315,33 @@ func (t topology) Examine(ctx context.Context) ([]outlast.Finding, error) {
 	return found, err
 }
 
+// syncedServer is the name of an embedded server that syncs every message. No server
+// tells its sync interval.
+const syncedServer = "outlast-embedded"
+
 func (t topology) examineStream(ctx context.Context, l *link, exchange string, add func(level outlast.FindingLevel, subject, text, hint, promise string)) error {
 	name := StreamName(exchange)
 	subject := fmt.Sprintf("stream %q", name)
 	info, err := l.streamInfo(ctx, name)
-	if outlast.CodeOf(err) == outlast.CodeNotFound {
+	switch {
+	case err == nil:
+	case outlast.CodeOf(err) != outlast.CodeNotFound:
+		return err
+	case exchange == outlast.CommandExchange:
+		add(outlast.FindingOK, subject, "not there, and not needed without commands; made when a command is first published", "", "")
+		return nil
+	default:
 		add(outlast.FindingWarn, subject, "missing", "outlast topology apply", "")
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	for _, d := range t.b.compareStream(exchange, info.Config).found {
 		add(outlast.FindingFail, subject, d.String(), d.Hint, "No loss")
 	}
-	if info.Config.Replicas == 1 {
+	switch {
+	case info.Config.Replicas != 1:
+	case l.ConnectedServerName() == syncedServer:
+		add(outlast.FindingOK, subject, "one copy; the embedded server syncs every message before it confirms it, so only a lost disk loses messages", "", "")
+	default:
 		add(outlast.FindingWarn, subject, "one copy: a lost disk loses what is in it, and a power failure the last seconds unless the server has sync_interval: always",
 			"use 3 replicas in a cluster", "No loss")
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/embedded"
 )
 
 // contextAfter is Ctrl-C after a while.
@@ -28,6 +31,68 @@ func withBrokerDir(t *testing.T, s *shell) *shell {
 	}
 	s.env[brokerServer.env] = "embedded:" + dir
 	return s
+}
+
+// withBroker adds an embedded broker that this process runs, as a service does.
+func withBroker(t *testing.T, s *shell) *shell {
+	t.Helper()
+	s = withBrokerDir(t, s)
+	server, err := embedded.Start(strings.TrimPrefix(s.env[brokerServer.env], "embedded:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	return s
+}
+
+func TestOnlyRelayRunsTheEmbeddedBroker(t *testing.T) {
+	s := withBrokerDir(t, withTables(t))
+	dir := strings.TrimPrefix(s.env[brokerServer.env], "embedded:")
+	group := []string{"--group", "billing", "--handles", "order.placed.v1"}
+	nobody := []string{"nobody runs the embedded broker of " + dir, "hint: start the service that runs it, or outlast relay"}
+	asking := func() {
+		t.Helper()
+		s.fails(exitFailure, nobody, "peek", "billing")
+		s.fails(exitFailure, nobody, append([]string{"topology", "apply"}, group...)...)
+		s.fails(exitFailure, nobody, append([]string{"topology", "check"}, group...)...)
+		got := s.fails(exitFailure, []string{"1 check failed"}, "doctor")
+		contains(t, got.out, "fail  broker: ", nobody[0], "No loss       unknown  a check of the broker failed", "Fair retry    holds")
+	}
+	asking()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("a command that only asks left %v in the directory, %v", left, err)
+	}
+
+	relay := s.startRelay("--source", "orders")
+	eventually(t, "the relay runs the broker", func() bool {
+		return strings.Contains(relay.errs.String(), "running the embedded broker in "+dir+"; other processes connect to it")
+	})
+	s.ok(append([]string{"topology", "apply"}, group...)...)
+	s.ok(append([]string{"topology", "check"}, group...)...)
+	second := s.startRelay("--source", "orders")
+	eventually(t, "a second relay joins", func() bool {
+		return strings.Contains(second.errs.String(), "another process runs the embedded broker in "+dir)
+	})
+	second.stop()
+	relay.stop()
+	asking() // its address is still there
+
+	url, err := embedded.Connect(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", regexp.MustCompile(`[^@/]+$`).FindString(url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			_, _ = c.Write([]byte("220 mail.example ESMTP\r\n"))
+			_ = c.Close()
+		}
+	}()
+	asking() // another program has the port
 }
 
 func TestTopologyShow(t *testing.T) {
@@ -48,7 +113,7 @@ func TestTopologyShow(t *testing.T) {
 }
 
 func TestTopologyApplyAndCheck(t *testing.T) {
-	s := withBrokerDir(t, newShell(t))
+	s := withBroker(t, newShell(t))
 	group := []string{"--group", "billing", "--handles", "order.placed.v1"}
 	got := s.fails(exitFailure, []string{"topology check", "difference"}, append([]string{"topology", "check"}, group...)...)
 	contains(t, got.out, "WANT", "billing")
@@ -98,7 +163,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 func TestRelayDeliversAndTellsProblemsInWords(t *testing.T) {
-	s := withBrokerDir(t, withTables(t))
+	s := withBroker(t, withTables(t))
 	s.ok("topology", "apply", "--group", "billing", "--handles", "order.placed.v1")
 	s.ok("publish", "--file", s.file("some", lines(40)))
 	s.ok("publish", "--type", "unheard.of.v1", "--body", "{}")
@@ -219,15 +284,20 @@ func TestRelayCountsAsStuck(t *testing.T) {
 }
 
 func TestDoctor(t *testing.T) {
-	s := withBrokerDir(t, withTables(t))
+	s := withBroker(t, withTables(t))
 	out := s.ok("doctor")
 	contains(t, out, "ok    tables", "SQLite", "belongs to orders", "no relay is alive", "PROMISE", "Key order", "holds")
 	d := decode[diagnosis](s, "doctor")
+	contains(t, out, "made when a command is first published")
+	s.ok("topology", "apply", "--group", "other", "--handles", "other.v1")
+	if out := s.ok("doctor"); !strings.Contains(out, "syncs every message") || strings.Contains(out, "No loss       at risk") {
+		t.Errorf("the embedded server is not known to sync:\n%s", out)
+	}
 	if len(d.Promises) != len(promises) || d.count(outlast.FindingFail) != 0 {
 		t.Errorf("diagnosis: %+v", d)
 	}
 
-	got := s.fails(exitFailure, []string{"checks failed"}, "doctor", "--group", "billing", "--handles", "order.placed.v1")
+	got := s.fails(exitFailure, []string{"1 check failed"}, "doctor", "--group", "billing", "--handles", "order.placed.v1")
 	contains(t, got.out, "fail  topology", "at risk")
 
 	s.ok("publish", "--type", "a.v1", "--body", "{}")
@@ -247,6 +317,22 @@ func TestDoctorWithoutServers(t *testing.T) {
 	got := s.fails(exitFailure, []string{"checks failed"}, "doctor", "--timeout", "2s")
 	contains(t, got.out, "fail  database", "fail  rabbitmq", "unknown")
 	mustNotLeak(t, got, "the environment")
+	for _, promise := range promises {
+		contains(t, got.out, fmt.Sprintf("%-12s  unknown", promise.name))
+	}
+}
+
+func TestDoctorWithoutTheBrokerVouchesForTheDatabaseOnly(t *testing.T) {
+	s := withTables(t)
+	s.env[brokerServer.env] = "amqp://127.0.0.1:1/x"
+	got := s.fails(exitFailure, []string{"1 check failed"}, "doctor")
+	for _, promise := range promises {
+		want := fmt.Sprintf("%-12s  holds", promise.name)
+		if promise.broker {
+			want = fmt.Sprintf("%-12s  unknown  a check of the broker failed", promise.name)
+		}
+		contains(t, got.out, want)
+	}
 }
 
 func TestDoctorNoticesASkewedClock(t *testing.T) {

@@ -1,12 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver named "pgx"
@@ -189,6 +195,19 @@ func (b *broker) Address() string {
 	return b.Broker.Address()
 }
 
+// sayWhoRuns logs which process runs an embedded broker: while this one does, the
+// service that usually runs it cannot start.
+func (b *broker) sayWhoRuns(log *slog.Logger) {
+	dir, ok := strings.CutPrefix(b.at, "embedded:")
+	switch {
+	case !ok:
+	case b.server != nil:
+		log.Info("running the embedded broker in "+dir+"; other processes connect to it", "directory", dir)
+	default:
+		log.Info("another process runs the embedded broker in "+dir, "directory", dir)
+	}
+}
+
 // unchecked says what this broker's protocol cannot show.
 func (b *broker) unchecked() string {
 	if b.Name() == "rabbitmq" {
@@ -229,11 +248,16 @@ func (p *program) openBroker(ctx context.Context) (*broker, error) {
 	return b, nil
 }
 
-// openEmbedded runs the server of a directory, or joins the process that does.
+// openEmbedded joins the process that runs the server of a directory. Only with
+// ownBroker it runs the server itself, when nobody does: a command that only asks
+// would keep the owner away, and take the server with it when it ends.
 func (p *program) openEmbedded(ctx context.Context, a address) (*broker, error) {
-	if !dirExists(a.path) && (!p.createDir || !dirExists(filepath.Dir(a.path))) {
+	if !dirExists(a.path) && (!p.ownBroker || !dirExists(filepath.Dir(a.path))) {
 		return nil, &outlast.Error{Op: "open " + a.safe, Code: outlast.CodeNotFound,
-			Err: errors.New("there is no such directory"), Hint: "outlast relay and outlast topology apply make it, within one that exists"}
+			Err: errors.New("there is no such directory"), Hint: "the service that runs the broker makes it, or outlast relay does, within one that exists"}
+	}
+	if !p.ownBroker {
+		return p.joinEmbedded(ctx, a)
 	}
 	server, err := embedded.Start(a.path)
 	if err == nil {
@@ -245,15 +269,54 @@ func (p *program) openEmbedded(ctx context.Context, a address) (*broker, error) 
 	}
 	// The owner writes its address soon after it took the directory.
 	for wait := 50 * time.Millisecond; ; wait *= 2 {
-		url, err := embedded.Connect(a.path)
-		if err == nil {
-			p.secrets.learn(url)
-			return &broker{Broker: nats.Broker(url), at: a.safe}, nil
-		}
-		if wait > time.Second || !pause(ctx, wait) {
-			return nil, err
+		b, err := p.joinEmbedded(ctx, a)
+		if err == nil || wait > time.Second || !pause(ctx, wait) {
+			return b, err
 		}
 	}
+}
+
+// joinEmbedded connects to the process that runs the server of a directory.
+func (p *program) joinEmbedded(ctx context.Context, a address) (*broker, error) {
+	address, err := embedded.Connect(a.path)
+	if err == nil {
+		p.secrets.learn(address)
+		err = answers(ctx, address)
+	}
+	if err != nil {
+		return nil, &outlast.Error{Op: "open " + a.safe, Code: outlast.CodeUnavailable,
+			Err:  fmt.Errorf("nobody runs the embedded broker of %s", a.path),
+			Hint: "start the service that runs it, or outlast relay --broker " + a.safe + ", which runs it when nobody else does"}
+	}
+	return &broker{Broker: nats.Broker(address), at: a.safe}, nil
+}
+
+// answers finds out whether an embedded server listens at the address of a directory:
+// the file stays when the server ends, and its port may be another program's by now.
+func answers(ctx context.Context, address string) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	greeting, err := bufio.NewReader(io.LimitReader(conn, 64<<10)).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(greeting, "INFO ") || !strings.Contains(greeting, `"server_name":"outlast-embedded`) {
+		return errors.New("another program has the port")
+	}
+	return nil
 }
 
 // dirExists tells a missing directory from one that is there.

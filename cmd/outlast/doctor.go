@@ -12,9 +12,22 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// promises are those of the documentation, in its order.
-var promises = []string{
-	"No loss", "No ghost", "One effect", "Key order", "Independence", "Self-healing", "Honesty", "Fair retry",
+// promise is one of the documentation's, and whether it needs the broker: all of
+// them need the database.
+type promise struct {
+	name   string
+	broker bool
+}
+
+// promises are in the documentation's order.
+var promises = []promise{
+	{"No loss", true}, {"No ghost", false}, {"One effect", false}, {"Key order", true},
+	{"Independence", false}, {"Self-healing", true}, {"Honesty", true}, {"Fair retry", false},
+}
+
+// isPromise tells the name of a promise from an adapter's free text.
+func isPromise(text string) bool {
+	return slices.ContainsFunc(promises, func(p promise) bool { return strings.EqualFold(p.name, text) })
 }
 
 // promiseState is whether a promise holds with this set-up.
@@ -28,6 +41,8 @@ type promiseState struct {
 type diagnosis struct {
 	Findings []outlast.Finding `json:"findings"`
 	Promises []promiseState    `json:"promises"`
+	// Why the promises that need a server are unknown; empty when they are known.
+	databaseBlind, brokerBlind string
 }
 
 func (p *program) doctorCommand() *cobra.Command {
@@ -71,18 +86,21 @@ func (p *program) doctor(cmd *cobra.Command, f *topologyFlags, warn thresholds) 
 		}
 		topology = &t
 	}
-	var d diagnosis
+	d := diagnosis{Findings: []outlast.Finding{}, databaseBlind: "the database was not checked", brokerBlind: "the broker was not checked"}
 	if hasDatabase {
 		if err := p.examineDatabase(cmd.Context(), &d, warn); err != nil {
 			return err
 		}
+		d.databaseBlind = blindness(d.Findings, "database")
 	}
 	if hasBroker {
+		before := len(d.Findings)
 		if err := p.examineBroker(cmd.Context(), &d, topology); err != nil {
 			return err
 		}
+		d.brokerBlind = blindness(d.Findings[before:], "broker")
 	}
-	d.judge(hasDatabase, hasBroker)
+	d.judge()
 	if err := p.printDiagnosis(&d); err != nil {
 		return err
 	}
@@ -247,26 +265,32 @@ func (p *program) examineBroker(ctx context.Context, d *diagnosis, topology *out
 	return nil
 }
 
-// judge says of each promise whether it holds: not when a finding speaks against
-// it, and nobody knows when a server was not checked or a check failed for a reason
-// that concerns them all.
-func (d *diagnosis) judge(hasDatabase, hasBroker bool) {
-	blind := ""
-	switch {
-	case slices.ContainsFunc(d.Findings, func(f outlast.Finding) bool { return f.Level == outlast.FindingFail && f.Promise == "" }):
-		blind = "a check failed"
-	case !hasDatabase:
-		blind = "the database was not checked"
-	case !hasBroker:
-		blind = "the broker was not checked"
+// blindness says why nobody knows about the promises that need a server: a check of
+// it failed, and it was not about one promise.
+func blindness(findings []outlast.Finding, noun string) string {
+	at := slices.IndexFunc(findings, func(f outlast.Finding) bool {
+		return f.Level == outlast.FindingFail && !isPromise(f.Promise)
+	})
+	if at < 0 {
+		return ""
 	}
+	return fmt.Sprintf("a check of the %s failed: %s", noun, findings[at].Subject)
+}
+
+// judge says of each promise whether it holds: not when a finding speaks against
+// it, and nobody knows when a server that it needs was not checked, or could not be.
+func (d *diagnosis) judge() {
 	for _, promise := range promises {
-		s := promiseState{Promise: promise, State: "holds"}
+		s := promiseState{Promise: promise.name, State: "holds"}
+		blind := d.databaseBlind
+		if blind == "" && promise.broker {
+			blind = d.brokerBlind
+		}
 		if blind != "" {
 			s.State, s.Because = "unknown", blind
 		}
 		at := slices.IndexFunc(d.Findings, func(f outlast.Finding) bool {
-			return f.Level != outlast.FindingOK && strings.EqualFold(f.Promise, promise)
+			return f.Level != outlast.FindingOK && strings.EqualFold(f.Promise, promise.name)
 		})
 		if at >= 0 {
 			s.State, s.Because = "at risk", d.Findings[at].Subject+": "+d.Findings[at].Text

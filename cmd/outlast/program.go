@@ -37,8 +37,9 @@ type program struct {
 	brokerLog *slog.Logger
 	// createFile lets a database file be made that is not there: for migrate up only.
 	createFile bool
-	// createDir lets the directory of the embedded broker be made.
-	createDir bool
+	// ownBroker lets the embedded broker run in this process, and its directory be
+	// made: for relay only.
+	ownBroker bool
 
 	started bool // a command has begun; errors before it are of the command line
 }

@@ -37,6 +37,11 @@ when the broker has confirmed and routed it. Run as many as you like on one outb
 they share the work by leases in the database. Outages of the database and of the
 broker are waited out for ever.
 
+With --broker embedded:DIR, where nobody runs the broker of DIR, the relay runs it
+itself as long as it lives; other processes connect to it, and a service that wants
+to run it (embedded.Start) is refused. As a sidecar of such a service, start the
+relay after it.
+
 Problems are logged in words, and shown by the health endpoints of --listen:
   /livez   200 while it works or waits for a server; 503 when it is stuck
   /readyz  200 when database and broker are there; 503 and the reason otherwise;
@@ -84,8 +89,9 @@ func (p *program) relay(cmd *cobra.Command, f *relayFlags) error {
 	if err != nil {
 		return err
 	}
-	p.brokerLog, p.createDir = logger, true
+	p.brokerLog, p.ownBroker = logger, true
 	return p.withBroker(cmd.Context(), func(ctx context.Context, b *broker) error {
+		b.sayWhoRuns(logger)
 		p.completeRelay(f, b, logger)
 		// The settings are checked before the database is waited for, with a store
 		// that is never used.

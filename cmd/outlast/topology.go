@@ -84,7 +84,6 @@ func (p *program) topologyApply() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p.createDir = true
 			return p.withBroker(cmd.Context(), func(ctx context.Context, b *broker) error {
 				ctx, cancel := p.brief(ctx)
 				defer cancel()
