@@ -192,6 +192,14 @@ func (f *storeFixture) withdrawRows() {
 
 	held, sent, kept := message("k"), message("k"), message("other")
 	f.holdOne(leases, held, outlast.HeldRefused, -1)
+	for _, reason := range []outlast.HeldReason{outlast.HeldUnroutable, outlast.HeldDue} {
+		alone := message("k " + string(reason))
+		f.holdOne(leases, alone, reason, time.Hour)
+		n, uncertain, err := out.Withdraw(f.ctx, outlast.Filter{IDs: []string{alone.ID}}, by)
+		f.must(err)
+		want(f, "withdrawn "+string(reason), n, 1)
+		want(f, "uncertain "+string(reason), len(uncertain), 0)
+	}
 	f.publish(sent, kept)
 	n, uncertain, err = out.Withdraw(f.ctx, outlast.Filter{Key: "k"}, by)
 	f.must(err)

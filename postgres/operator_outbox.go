@@ -158,7 +158,7 @@ func (s outboxOperator) Withdraw(ctx context.Context, f outlast.Filter, by outla
 		for _, from := range []struct {
 			table, sure string
 			f           *filter
-		}{{"held", "o.reason IN ('due', 'behind', 'refused')", held}, {"outbox", "false", pending}} {
+		}{{"held", "o.reason IN ('due', 'behind', 'refused', 'unroutable')", held}, {"outbox", "false", pending}} {
 			if left == 0 {
 				break
 			}

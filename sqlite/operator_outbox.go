@@ -155,14 +155,15 @@ func (x outboxOperator) Withdraw(ctx context.Context, f outlast.Filter, by outla
 }
 
 // mayBeInHand reports whether a running relay may have published the row: pending
-// ones, and held ones that it tries again by itself. A due row goes back to the
-// outbox first, and a refused one is not touched.
+// ones, and held ones that may have reached a queue. A due row goes back to the
+// outbox first, one behind another waits for it, a refused one is not touched, and
+// for an unroutable one the broker said that no queue took it.
 func mayBeInHand(item *outlast.Item, now time.Time) bool {
 	if item.Where == "pending" {
 		return true
 	}
 	switch r := outlast.HeldReason(item.Reason); r {
-	case outlast.HeldDue, outlast.HeldRefused:
+	case outlast.HeldDue, outlast.HeldBehind, outlast.HeldRefused, outlast.HeldUnroutable:
 		return false
 	case outlast.HeldBackoff:
 		return !item.NextAt.After(now)
