@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -173,9 +174,16 @@ func optionTable(t *testing.T, dir, name string) string {
 	return out.String()
 }
 
+// chapter is how doc comments name a chapter of the documents: "Title" in docs/file.md.
+var chapter = regexp.MustCompile(`"([A-Za-z ]+)" in docs/([a-z]+\.md)`)
+
 func oneLine(s string) string {
 	s = strings.NewReplacer("[", "", "]", "", "|", "\\|").Replace(s)
-	return strings.Join(strings.Fields(s), " ")
+	s = chapter.ReplaceAllStringFunc(strings.Join(strings.Fields(s), " "), func(part string) string {
+		m := chapter.FindStringSubmatch(part)
+		return fmt.Sprintf("[%s](%s#%s)", m[1], m[2], strings.ToLower(strings.ReplaceAll(m[1], " ", "-")))
+	})
+	return s
 }
 
 // code returns the declarations named of a Go file, or the whole file.
