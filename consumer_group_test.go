@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -427,8 +428,26 @@ func testPartitions(t *testing.T) {
 	r.empty()
 }
 
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 func testWaitIsLogged(t *testing.T) {
-	var log bytes.Buffer
+	var log lockedBuffer
 	r := newRig(t, outlast.ConsumerConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	r.onOrder(r.record)
 	killed := outlast.LeaseRequest{Scope: "group:billing", Owner: "killed", TTL: 20 * time.Second, Total: 1}
