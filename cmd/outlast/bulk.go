@@ -19,6 +19,7 @@ type bulk struct {
 	act    func(context.Context, outlast.Filter) (done int, uncertain []string, err error)
 	rate   float64 // rows per second; 0 is as fast as it goes
 	dryRun bool
+	listed string // the command that lists such rows
 }
 
 // bulkResult is what an action prints.
@@ -48,6 +49,9 @@ func (p *program) runBulk(ctx context.Context, b bulk) error {
 	}
 	if printErr := p.printBulk(result); printErr != nil {
 		return printErr
+	}
+	if result.Selected == 0 && len(b.filter.IDs) == 0 {
+		fmt.Fprintf(p.errs, "nothing was selected\n  hint: %s shows what there is; with the same flags, what they select\n", b.listed)
 	}
 	if err == nil && len(result.Missing) > 0 {
 		err = &outlast.Error{Op: b.deed, Code: outlast.CodeNotFound, Err: fmt.Errorf("%s not found: %q", plural(len(result.Missing), "id"), result.Missing)}

@@ -21,21 +21,19 @@ replays or discards it. Dead letters of one cause share a fingerprint.`,
 	const fields = selectGroup | selectFingerprint
 	cmd.AddCommand(
 		p.listCommand("dead letters", "there are no dead letters",
-			"  outlast dead list --group billing\n  outlast dead list --fingerprint 5f3a9c01 --newer-than 24h", fields,
+			"  outlast dead list --group billing\n  outlast dead list --fingerprint 5f3a9c01d2e4 --newer-than 24h", fields,
 			func(o outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
 				return o.Dead().List
 			}),
-		p.showInbox("dead letter", "  outlast dead show billing 018f4e9a-0000-7000-8000-000000000000",
-			func(o outlast.OperatorStore) func(context.Context, string, string) (*outlast.Item, error) {
-				return o.Dead().Show
-			}),
+		p.showInbox("dead letter", "  outlast dead show 018f4e9a-0000-7000-8000-000000000000\n  outlast dead show billing 018f4e9a-0000-7000-8000-000000000000",
+			func(o outlast.OperatorStore) inboxRows { return o.Dead() }),
 		p.bulkCommand(bulkCommand{
 			use: "replay [ID...]", short: "Handle dead letters again, after their cause was mended",
 			long: `Replay moves dead letters back to waiting, due at once, with their ids and with
 attempts counted anew. What is selected when the command begins is replayed once:
 a message that dies again meanwhile stays dead. --rate spares a receiver that has
 just recovered.`,
-			example: "  outlast dead replay --group billing 018f4e9a-0000-7000-8000-000000000000\n  outlast dead replay --fingerprint 5f3a9c01 --dry-run\n  outlast dead replay --group billing --rate 50 --reason \"card service is back\"",
+			example: "  outlast dead replay --group billing 018f4e9a-0000-7000-8000-000000000000\n  outlast dead replay --fingerprint 5f3a9c01d2e4 --dry-run\n  outlast dead replay --group billing --rate 50 --reason \"card service is back\"",
 			deed:    "replayed", fields: fields, list: list,
 			act: func(o outlast.OperatorStore, ctx context.Context, f outlast.Filter, by outlast.Action) (int, []string, error) {
 				n, err := o.Dead().Replay(ctx, f, by)

@@ -35,7 +35,7 @@ func (s *selection) flags(cmd *cobra.Command, fields selectionField) {
 		f.StringVar(&s.filter.Group, "group", "", "only this group")
 	}
 	if fields&selectFingerprint != 0 {
-		f.StringVar(&s.filter.Fingerprint, "fingerprint", "", "only failures of one cause, as the list shows it")
+		f.StringVar(&s.filter.Fingerprint, "fingerprint", "", "only failures of one cause: the FINGERPRINT of the list, or its first 4 digits or more")
 	}
 }
 

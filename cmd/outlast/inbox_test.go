@@ -54,7 +54,7 @@ func TestDeadLetters(t *testing.T) {
 	s.bury("mail", 3)
 	contains(t, s.ok("dead", "list", "--group", "billing"), billing[0], "attempts spent", "f-billing", "charge card: refused")
 	contains(t, s.ok("dead", "show", "billing", billing[0]), "15", "orders", `{"n":1}`)
-	s.fails(exitFailure, []string{"not found"}, "dead", "show", "mail", billing[0])
+	s.fails(exitFailure, []string{`group "mail" has no dead letter`, "the id is one of group billing"}, "dead", "show", "mail", billing[0])
 	contains(t, s.ok("status", "--interval", "100ms"), "DEAD", "billing", "mail")
 
 	s.fails(exitUsage, []string{"--all"}, "dead", "replay")
@@ -73,6 +73,71 @@ func TestDeadLetters(t *testing.T) {
 		t.Errorf("%d wait for a retry, want 10", len(waiting))
 	}
 	contains(t, s.ok("actions"), "card service is back")
+}
+
+// burySame buries one message for several groups.
+func (s *shell) burySame(m outlast.Message, fingerprints map[string]string) {
+	s.t.Helper()
+	db, err := s.program(&syncBuffer{}, &syncBuffer{}).openDatabase(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.close()
+	for group, fingerprint := range fingerprints {
+		tx, err := db.Inbox().Begin(s.t.Context(), group, []outlast.Mark{{Source: m.Source, ID: m.ID, Hash: 7, EnqueuedAt: m.EnqueuedAt}})
+		if err == nil {
+			err = tx.Bury(s.t.Context(), &outlast.DeadLetterRecord{Group: group, Message: &m, Reason: "spent", Error: "x", Attempts: 1, Fingerprint: fingerprint, FirstAt: time.Now()})
+		}
+		if err == nil {
+			err = tx.Commit(s.t.Context())
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func TestShowFindsTheGroup(t *testing.T) {
+	s := withTables(t)
+	one := s.bury("billing", 1)[0]
+	both := outlast.Message{Envelope: outlast.Envelope{ID: outlast.NewID(), Type: "a.v1", Kind: outlast.KindEvent, Source: "orders", EnqueuedAt: time.Now()}, Body: []byte("{}")}
+	s.burySame(both, map[string]string{"billing": "5f3a9c01d2e4", "mail": "5f3abbbbbbbb"})
+
+	contains(t, s.ok("dead", "show", one), "billing", one)
+	contains(t, s.ok("dead", "show", one, "--group", "billing"), one)
+	s.fails(exitUsage, []string{"--group", "billing, mail"}, "dead", "show", both.ID)
+	contains(t, s.ok("dead", "show", both.ID, "--group", "mail"), "mail", "5f3abbbbbbbb")
+	contains(t, s.ok("dead", "show", "mail", both.ID), "5f3abbbbbbbb")
+	s.fails(exitFailure, []string{`group "shop" is unknown here, or has no dead letter`}, "dead", "show", "shop", outlast.NewID())
+	s.fails(exitFailure, []string{`group "mail" has no dead letter`, "billing"}, "dead", "show", "mail", one)
+	s.fails(exitFailure, []string{"no group has a dead letter", "outlast dead list"}, "dead", "show", outlast.NewID())
+	s.fails(exitUsage, []string{"given twice"}, "dead", "show", "mail", one, "--group", "mail")
+	s.fails(exitUsage, []string{"GROUP"}, "dead", "show")
+}
+
+func TestFingerprintByItsFirstDigits(t *testing.T) {
+	s := withTables(t)
+	m := outlast.Message{Envelope: outlast.Envelope{ID: outlast.NewID(), Type: "a.v1", Kind: outlast.KindEvent, Source: "orders", EnqueuedAt: time.Now()}, Body: []byte("{}")}
+	s.burySame(m, map[string]string{"billing": "5f3a9c01d2e4", "mail": "5f3abbbbbbbb", "shop": "5f3a9c01d2e4"})
+
+	contains(t, s.ok("dead", "list"), "FINGERPRINT")
+	if got := decode[[]outlast.Item](s, "dead", "list", "--fingerprint", "5F3A9"); len(got) != 2 {
+		t.Errorf("listed %+v", got)
+	}
+	s.fails(exitUsage, []string{"5f3a9c01d2e4, 5f3abbbbbbbb", "more digits"}, "dead", "list", "--fingerprint", "5f3a")
+	contains(t, s.ok("dead", "list", "--fingerprint", "5f3a", "--group", "mail"), "5f3abbbbbbbb")
+	s.fails(exitUsage, []string{"at least the first 4"}, "dead", "replay", "--fingerprint", "5f3")
+	contains(t, s.ok("dead", "replay", "--fingerprint", "5f3a9c"), "replayed: 2")
+
+	got := s.run("dead", "replay", "--fingerprint", "5f3a9c")
+	if got.code != exitOK {
+		t.Errorf("exit code %d", got.code)
+	}
+	contains(t, got.out, "replayed: 0")
+	contains(t, got.err, "nothing was selected", "outlast dead list")
+	if got := s.run("dead", "discard", "--group", "mail", "--reason", "x"); got.err != "" {
+		t.Errorf("stderr of an action that did something: %s", got.err)
+	}
 }
 
 func TestDeadDiscardNeedsAReason(t *testing.T) {

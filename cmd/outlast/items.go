@@ -26,7 +26,7 @@ func (p *program) printItems(items []outlast.Item, limit int, nothing string) er
 	inbox := items[0].Group != ""
 	t := newTable("SEQ>", "WHERE", "ID", "TYPE", "KEY", "TRIES>", "ENQUEUED", "NEXT", "WHY", "ERROR")
 	if inbox {
-		t = newTable("SEQ>", "GROUP", "ID", "TYPE", "KEY", "TRIES>", "LAST", "NEXT", "WHY", "CAUSE", "ERROR")
+		t = newTable("SEQ>", "GROUP", "ID", "TYPE", "KEY", "TRIES>", "LAST", "NEXT", "WHY", "FINGERPRINT", "ERROR")
 	}
 	for _, it := range items {
 		e := it.Envelope
@@ -123,7 +123,11 @@ func (p *program) listCommand(what, nothing, example string, fields selectionFie
 			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
 				ctx, cancel := p.brief(ctx)
 				defer cancel()
-				items, err := list(db.Operator())(ctx, f)
+				rows := list(db.Operator())
+				if f, err = wholeFingerprint(ctx, cmd.CommandPath(), rows, f); err != nil {
+					return err
+				}
+				items, err := rows(ctx, f)
 				if err != nil {
 					return err
 				}
@@ -134,28 +138,6 @@ func (p *program) listCommand(what, nothing, example string, fields selectionFie
 	s.flags(cmd, fields)
 	s.pageFlags(cmd)
 	return cmd
-}
-
-// showInbox makes the show subcommand for messages that a group has received.
-func (p *program) showInbox(what, example string,
-	show func(outlast.OperatorStore) func(ctx context.Context, group, id string) (*outlast.Item, error)) *cobra.Command {
-	return &cobra.Command{
-		Use:     "show GROUP ID",
-		Short:   "Show all about one " + what + ", with its body",
-		Example: example,
-		Args:    args("GROUP", "ID"),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
-				ctx, cancel := p.brief(ctx)
-				defer cancel()
-				item, err := show(db.Operator())(ctx, given[0], given[1])
-				if err != nil {
-					return err
-				}
-				return p.printItem(item)
-			})
-		},
-	}
 }
 
 // withDatabase opens the database for one command and closes it after.

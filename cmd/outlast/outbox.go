@@ -72,7 +72,8 @@ func (p *program) outboxWithdraw() *cobra.Command {
 	return p.bulkCommand(bulkCommand{
 		use: "withdraw [ID...]", short: "Delete messages before they are sent",
 		long: `Withdraw deletes messages from the outbox for good; nobody will hear of them. A
-pending message of a running relay may be on its way already: such ids are named.`,
+pending message of a running relay may be on its way already, and so may one that is
+held because its answer stayed away: such ids are named.`,
 		example: "  outlast outbox withdraw 018f4e9a-0000-7000-8000-000000000000 --reason \"wrong tenant\"",
 		deed:    "withdrawn", needsReason: true,
 		list: func(o outlast.OperatorStore, ctx context.Context, f outlast.Filter) ([]outlast.Item, error) {
@@ -115,11 +116,14 @@ func (p *program) bulkCommand(c bulkCommand) *cobra.Command {
 				return err
 			}
 			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+				list := func(ctx context.Context, f outlast.Filter) ([]outlast.Item, error) {
+					return c.list(db.Operator(), ctx, f)
+				}
+				if f, err = wholeFingerprint(ctx, cmd.CommandPath(), list, f); err != nil {
+					return err
+				}
 				return p.runBulk(ctx, bulk{
-					deed: c.deed, filter: f, rate: rate, dryRun: dryRun,
-					list: func(ctx context.Context, f outlast.Filter) ([]outlast.Item, error) {
-						return c.list(db.Operator(), ctx, f)
-					},
+					deed: c.deed, filter: f, rate: rate, dryRun: dryRun, list: list, listed: cmd.Parent().CommandPath() + " list",
 					act: func(ctx context.Context, f outlast.Filter) (int, []string, error) {
 						return c.act(db.Operator(), ctx, f, p.action(reason))
 					},

@@ -218,6 +218,22 @@ func TestStatus(t *testing.T) {
 	s.fails(exitUsage, []string{"--warn-pending"}, "status", "--warn-pending", "-1")
 }
 
+func TestJSONHasEmptyListsAndNoNulls(t *testing.T) {
+	s := withBroker(t, withTables(t))
+	out := s.ok("topology", "apply", "--group", "billing", "--handles", "a.v1", "--json")
+	file := s.file("empty.json", `{"groups":[{"group":"billing","partitions":1}]}`)
+	for _, args := range [][]string{
+		{"status", "--interval", "100ms"}, {"outbox", "list"}, {"retry", "list"}, {"dead", "list"}, {"actions"}, {"peek", "billing"}, {"doctor"},
+		{"dead", "replay", "--all"}, {"topology", "show", "--file", file}, {"topology", "check", "--group", "billing", "--handles", "a.v1"},
+	} {
+		out += s.run(append(args, "--json")...).out
+	}
+	contains(t, out, `"pending":[]`, `"held":[]`, `"retry":[]`, `"dead":[]`, `"relays":[]`, `"paused":[]`, `"warnings":[]`, `"peeked": []`)
+	if strings.Contains(out, "null") {
+		t.Errorf("null in\n%s", out)
+	}
+}
+
 func TestOutboxListAndWithdraw(t *testing.T) {
 	s := withTables(t)
 	s.ok("publish", "--file", s.file("some", lines(1200)))

@@ -18,6 +18,14 @@ func (p *program) printf(format string, args ...any) {
 	fmt.Fprintf(p.out, format, args...)
 }
 
+// notNil makes a list that JSON shows as [], which readers can walk, and not as null.
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
 // printJSON writes v as indented JSON to stdout.
 func (p *program) printJSON(v any) error {
 	e := json.NewEncoder(p.out)

@@ -24,10 +24,8 @@ scheduler tries it again when it is due.`,
 			func(o outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
 				return o.Retries().List
 			}),
-		p.showInbox("message that waits for a retry", "  outlast retry show billing 018f4e9a-0000-7000-8000-000000000000",
-			func(o outlast.OperatorStore) func(context.Context, string, string) (*outlast.Item, error) {
-				return o.Retries().Show
-			}),
+		p.showInbox("message that waits for a retry", "  outlast retry show 018f4e9a-0000-7000-8000-000000000000\n  outlast retry show billing 018f4e9a-0000-7000-8000-000000000000",
+			func(o outlast.OperatorStore) inboxRows { return o.Retries() }),
 		p.bulkCommand(bulkCommand{
 			use: "now [ID...]", short: "Try waiting messages at once instead of when they are due",
 			long:    "Now makes waiting messages due at once. Within a key the order stays.",

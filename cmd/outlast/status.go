@@ -98,11 +98,13 @@ func (p *program) sample(ctx context.Context, db *database, warn thresholds) (*s
 	if err != nil {
 		return nil, err
 	}
+	s.Pending, s.Held, s.Retry = notNil(s.Pending), notNil(s.Held), notNil(s.Retry)
+	s.Dead, s.Relays, s.Groups = notNil(s.Dead), notNil(s.Relays), notNil(s.Groups)
 	r := &statusReport{StoreStatus: s, Database: db.at}
 	if size, err := db.outboxBytes(ctx); err == nil {
 		r.OutboxBytes = size
 	}
-	r.Warnings = warn.warnings(s, r.OutboxBytes)
+	r.Warnings = notNil(warn.warnings(s, r.OutboxBytes))
 	return r, nil
 }
 

@@ -62,7 +62,7 @@ func (p *program) topologyShow() *cobra.Command {
 				return err
 			}
 			if p.json {
-				return p.printJSON(t)
+				return p.printJSON(allLists(t))
 			}
 			p.printTopology(t)
 			return nil
@@ -70,6 +70,15 @@ func (p *program) topologyShow() *cobra.Command {
 	}
 	f.register(cmd)
 	return cmd
+}
+
+// allLists is a topology without nil lists.
+func allLists(t outlast.Topology) outlast.Topology {
+	t.Exchanges, t.Groups = notNil(t.Exchanges), append([]outlast.GroupTopology{}, t.Groups...)
+	for i := range t.Groups {
+		t.Groups[i].Bindings = notNil(t.Groups[i].Bindings)
+	}
+	return t
 }
 
 func (p *program) topologyApply() *cobra.Command {
@@ -91,7 +100,7 @@ func (p *program) topologyApply() *cobra.Command {
 					return err
 				}
 				if p.json {
-					return p.printJSON(t)
+					return p.printJSON(allLists(t))
 				}
 				p.printTopology(t)
 				p.printf("applied at %s\n", b.Address())
