@@ -202,10 +202,10 @@ func (r *Relay) prepare(ctx context.Context) error {
 		if err == nil {
 			err = r.conf.Store.Relay().Identify(ctx, r.conf.Source)
 		}
-		r.noteStore(err)
 		if err == nil || !Retryable(err) {
 			return err
 		}
+		r.noteStore(err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -225,6 +225,10 @@ func (r *relayRun) advance(now time.Time, k *keyState) {
 		if f.state != flightQueued {
 			continue
 		}
+		if f.row.Reason.BlocksKey() && f.route.state == routeDraining {
+			r.waitForDrain(k, f)
+			return
+		}
 		k.busy = f
 		if !r.offer(now, f) {
 			k.busy = nil
@@ -241,6 +245,30 @@ func (r *relayRun) advance(now time.Time, k *keyState) {
 		}
 	case k.moving == 0 && !k.loading:
 		delete(r.flights.keys, k.id)
+	}
+}
+
+// waitForDrain puts the rows of a held key away until the route of its first row has
+// drained: an earlier row of the key may be among those that are still to be read
+// there. Rows change from waiting for their route to waiting behind their key only
+// while the route drains, and the other way only while it is closed, so that at any
+// instant the tables tell the next owner which row is the first.
+func (r *relayRun) waitForDrain(k *keyState, first *flight) {
+	rt := first.route
+	rt.waiters = append(rt.waiters, k)
+	queue := k.queue
+	k.queue, k.after, k.blocked = nil, 0, true
+	if first.row.Reason != HeldBehind {
+		k.due = first.row.Seq
+	}
+	for _, f := range append([]*flight{first}, queue...) {
+		switch {
+		case f.state != flightQueued:
+		case f.row.Reason.BlocksKey():
+			r.removeFlight(f) // it waits there already
+		default:
+			r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
+		}
 	}
 }
 

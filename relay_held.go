@@ -119,6 +119,16 @@ func (r *relayRun) stepHeld(now time.Time) time.Time {
 	return earliest(h.due, h.indexAt)
 }
 
+// ours is asked when a query starts and tells, of the rows that it returns, which may
+// be taken: they are not in hand, and their slot has been ours all the time.
+func (r *relayRun) ours() func(*Row) bool {
+	then := maps.Clone(r.leases.slots)
+	return func(row *Row) bool {
+		s := r.leases.slots[row.Slot]
+		return s != nil && s == then[row.Slot] && !s.loading && !s.leaving && !r.held.inMemory[row.Seq]
+	}
+}
+
 // query runs a held query as the one job of its kind.
 func (r *relayRun) query(f func(ctx context.Context) (func(now time.Time), error)) {
 	r.held.busy = true
@@ -211,6 +221,7 @@ func (r *relayRun) loadDue(now time.Time) {
 		return
 	}
 	h.due = now.Add(max(heldPoll, r.conf.Interval))
+	ours := r.ours()
 	r.query(func(ctx context.Context) (func(time.Time), error) {
 		page, err := r.conf.Store.Relay().Held(ctx, q)
 		return func(now time.Time) {
@@ -220,7 +231,7 @@ func (r *relayRun) loadDue(now time.Time) {
 			if page.NextDue >= 0 {
 				h.due = earliest(h.due, now.Add(max(page.NextDue, duePoll)))
 			}
-			if r.cameDue(now, page.Rows) {
+			if r.cameDue(now, page.Rows, ours) {
 				h.due = now.Add(firstPause)
 			} else if len(page.Rows) > 0 {
 				h.due = earliest(h.due, now.Add(duePoll))
@@ -232,10 +243,9 @@ func (r *relayRun) loadDue(now time.Time) {
 // cameDue takes rows that are due, and reports whether there were new ones. One that
 // has a key is read again with what else waits of the key: only the first may go,
 // and a person may have released a later one.
-func (r *relayRun) cameDue(now time.Time, rows []*Row) (fresh bool) {
+func (r *relayRun) cameDue(now time.Time, rows []*Row, ours func(*Row) bool) (fresh bool) {
 	for _, row := range rows {
-		s := r.leases.slots[row.Slot]
-		if s == nil || s.leaving || r.held.inMemory[row.Seq] {
+		if !ours(row) {
 			continue
 		}
 		switch {

@@ -36,11 +36,12 @@ type routeState struct {
 
 	loading  bool // a page of its held rows is being read
 	loadAt   time.Time
-	loadedTo int64 // the Seq up to which they were read, while draining
-	moves    int   // rows moved to the held because of it so far
-	moving   int   // of these, not committed yet
-	lowMoved int64 // the lowest Seq of them since the page was asked for; 0 is none
-	rewinds  int   // see rewind
+	loadedTo int64       // the Seq up to which they were read, while draining
+	moves    int         // rows moved to the held because of it so far
+	moving   int         // of these, not committed yet
+	lowMoved int64       // the lowest Seq of them since the page was asked for; 0 is none
+	rewinds  int         // see rewind
+	waiters  []*keyState // held keys whose first row waits for the end of the drain
 }
 
 type routeStatus int
@@ -56,7 +57,10 @@ const (
 // before its rows are moved out of the way of others.
 const stallLimit = 3 * time.Second
 
-const heldPage = 256
+const (
+	heldPage  = 256
+	probePage = 16
+)
 
 func (r *relayRun) route(id Route) *routeState {
 	rt := r.flights.routes[id]
@@ -80,10 +84,10 @@ func (rt *routeState) hasRoom(c *RelayConfig) bool {
 }
 
 // turnsAway reports whether a row must wait in the held table for this route. While
-// the route drains, rows that wait for it go first, in the order of Seq; any other
-// joins them, even one that waited behind its key.
+// the route drains, rows that wait for it go first, in the order of Seq; later ones
+// join them.
 func (rt *routeState) turnsAway(row *Row) bool {
-	return rt.state == routeClosed || (rt.state == routeDraining && !row.Reason.OfRoute())
+	return rt.state == routeClosed || (rt.state == routeDraining && !row.InHeld)
 }
 
 // ownLane returns the lane that only this route uses.
@@ -112,6 +116,7 @@ func (r *relayRun) closeRoute(now time.Time, rt *routeState, reason HeldReason, 
 		}
 		return
 	}
+	r.wakeKeys(rt)
 	rt.state, rt.reason, rt.fault, rt.since = routeClosed, reason, fault, now
 	rt.probes = 0
 	r.planProbe(now, rt)
@@ -136,12 +141,17 @@ func (r *relayRun) routeWorks(now time.Time, rt *routeState) {
 	case routeSlow:
 		rt.state = routeOpen
 	case routeClosed:
-		r.drainRoute(now, rt)
-		r.flights.closed--
-		r.flights.routesChanged = true
+		r.reopen(now, rt)
 		r.conf.Logger.Info("a route takes messages again", "route", rt.Route.String(), "after", now.Sub(rt.since).Round(time.Millisecond))
-		eachHook(&r.hooks, func(h HookRoute) { h.OnRoute(rt.Route, true, "") })
 	}
+}
+
+// reopen lets a closed route drain.
+func (r *relayRun) reopen(now time.Time, rt *routeState) {
+	r.drainRoute(now, rt)
+	r.flights.closed--
+	r.flights.routesChanged = true
+	eachHook(&r.hooks, func(h HookRoute) { h.OnRoute(rt.Route, true, "") })
 }
 
 // drainRoute sends the held rows of a route before any later one.
@@ -172,6 +182,17 @@ func (rt *routeState) move(row *Row) {
 	if rt.lowMoved == 0 || row.Seq < rt.lowMoved {
 		rt.lowMoved = row.Seq
 	}
+}
+
+// wakeKeys lets the keys go on that waited for the end of the route's drain.
+func (r *relayRun) wakeKeys(rt *routeState) {
+	for _, k := range rt.waiters {
+		if r.flights.keys[k.id] == k && k.held {
+			k.blocked = false
+			r.held.wantKey(k)
+		}
+	}
+	rt.waiters = nil
 }
 
 // planProbe sets the time of the next probe: every few seconds in the long run.
@@ -217,45 +238,50 @@ func (r *relayRun) stepClosed(now time.Time, rt *routeState) time.Time {
 	if now.Before(rt.probeAt) {
 		return rt.probeAt
 	}
-	r.loadRoute(rt, HeldQuery{Route: &rt.Route, MaxRows: 1, MaxBytes: r.conf.InFlightBytes}, r.probeWith)
+	r.loadRoute(rt, HeldQuery{Route: &rt.Route, MaxRows: probePage, MaxBytes: r.conf.InFlightBytes},
+		func(now time.Time, rows []*Row, ours func(*Row) bool) {
+			if rt.state == routeClosed {
+				r.planProbe(now, rt)
+				r.probeWith(now, rt, rows, ours)
+			}
+		})
 	return time.Time{}
 }
 
-// probeWith sends the row of a page alone, or opens the route when none waits.
-func (r *relayRun) probeWith(now time.Time, rt *routeState, rows []*Row) {
-	if rt.state != routeClosed {
-		return
-	}
-	r.planProbe(now, rt)
-	if len(rows) == 0 {
-		if rt.moving == 0 {
-			r.routeWorks(now, rt) // nothing waits any more: the next message will tell
+// probeWith sends alone the first row whose key allows it. When none waits, or all
+// of them wait for their keys as well, it lets the route drain: the next message
+// will tell.
+func (r *relayRun) probeWith(now time.Time, rt *routeState, rows []*Row, ours func(*Row) bool) {
+	passed := 0
+	for _, row := range rows {
+		if !ours(row) {
+			continue
 		}
-		return
-	}
-	row := rows[0]
-	s := r.leases.slots[row.Slot]
-	if s == nil || s.leaving || r.held.inMemory[row.Seq] {
-		return
-	}
-	f := r.newFlight(row)
-	if row.Expired || f.invalid != nil {
-		r.offer(now, f)
-		return
-	}
-	if k := f.key; k != nil {
-		if k.busy != nil {
-			r.removeFlight(f)
+		f := r.newFlight(row)
+		if row.Expired || f.invalid != nil {
+			r.offer(now, f)
 			return
 		}
-		if k.held {
-			r.holdFlight(f, Hold{Reason: HeldBehind, Wait: -1})
-			return
+		if k := f.key; k != nil {
+			if k.held {
+				r.removeFlight(f)
+				passed++
+				continue
+			}
+			if k.busy != nil {
+				r.removeFlight(f)
+				return
+			}
+			k.busy = f
 		}
-		k.busy = f
+		rt.probe = f
+		r.pub.Send(rt.ownLane(&r.flights), []*Publishing{r.send(now, f, rt.lane)})
+		return
 	}
-	rt.probe = f
-	r.pub.Send(rt.ownLane(&r.flights), []*Publishing{r.send(now, f, rt.lane)})
+	if passed == len(rows) && rt.moving == 0 {
+		r.conf.Logger.Debug("no message waits for a closed route alone; the next one will tell whether it works", "route", rt.Route.String())
+		r.reopen(now, rt)
+	}
 }
 
 // stepDraining reads the next page of a draining route when there is room.
@@ -276,9 +302,9 @@ func (r *relayRun) stepDraining(now time.Time, rt *routeState) time.Time {
 	moves, rewinds := rt.moves, rt.rewinds
 	rt.lowMoved = 0
 	r.loadRoute(rt, HeldQuery{Route: &rt.Route, After: rt.loadedTo, MaxRows: room, MaxBytes: r.conf.InFlightBytes},
-		func(now time.Time, rt *routeState, rows []*Row) {
+		func(now time.Time, rows []*Row, ours func(*Row) bool) {
 			if rt.state == routeDraining && rt.rewinds == rewinds {
-				r.drained(now, rt, rows, moves)
+				r.drained(now, rt, rows, ours, moves)
 			}
 		})
 	return time.Time{}
@@ -287,15 +313,14 @@ func (r *relayRun) stepDraining(now time.Time, rt *routeState) time.Time {
 // drained takes a page of a draining route. When nothing is left, and nothing was
 // moved there since the page was asked for, the route is open: every row of it is
 // in hand now, in order, and later ones queue behind.
-func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int) {
+func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, ours func(*Row) bool, moves int) {
 	r.conf.Logger.Debug("held rows of a route", "route", rt.Route.String(), "after", rt.loadedTo, "rows", len(rows), "moving", rt.moving)
 	for _, row := range rows {
 		if rt.lowMoved != 0 && row.Seq > rt.lowMoved {
 			return // an earlier row of its key may not be in the page yet
 		}
 		rt.loadedTo = row.Seq
-		s := r.leases.slots[row.Slot]
-		if s == nil || s.leaving || r.held.inMemory[row.Seq] {
+		if !ours(row) {
 			continue
 		}
 		f := r.newFlight(row)
@@ -306,6 +331,7 @@ func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int
 		return
 	}
 	if rt.moves == moves && rt.moving == 0 {
+		r.wakeKeys(rt)
 		rt.state = routeOpen
 		rt.reason, rt.fault = "", ""
 		rt.loadedTo = 0
@@ -314,8 +340,9 @@ func (r *relayRun) drained(now time.Time, rt *routeState, rows []*Row, moves int
 }
 
 // loadRoute reads held rows of a route in a job.
-func (r *relayRun) loadRoute(rt *routeState, q HeldQuery, then func(now time.Time, rt *routeState, rows []*Row)) {
+func (r *relayRun) loadRoute(rt *routeState, q HeldQuery, then func(now time.Time, rows []*Row, ours func(*Row) bool)) {
 	q.Leases = r.leases.active()
+	ours := r.ours()
 	rt.loading = true
 	read := r.held.reads.begin()
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
@@ -329,7 +356,7 @@ func (r *relayRun) loadRoute(rt *routeState, q HeldQuery, then func(now time.Tim
 				rt.probeAt = rt.loadAt
 				return
 			}
-			then(now, rt, page.Rows)
+			then(now, page.Rows, ours)
 		}
 	})
 }

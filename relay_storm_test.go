@@ -17,7 +17,11 @@ import (
 // every key, bodies of all sizes, small windows, messages that the broker refuses,
 // and people who release what is held.
 func TestRelayStorm(t *testing.T) {
+	seeds := []uint64{174, 175, 192, 196} // rows of one key that waited for it and for its route, as the slots changed hands
 	for seed := range uint64(30) {
+		seeds = append(seeds, seed)
+	}
+	for _, seed := range seeds {
 		t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { newStorm(t, seed).run() })
