@@ -112,7 +112,9 @@ func mapped(op string, err error) error {
 		e.Code, e.Hint = outlast.CodeUnavailable, "make the database file and its folder writable for this user"
 	case codeCantOpen:
 		e.Code, e.Hint = outlast.CodeUnavailable, "the folder must exist, and it and the files beside the database must be accessible"
-	case codeCorrupt, codeNotADB:
+	case codeNotADB:
+		e.Hint = "check the path: this file is something else; if it was a database, restore it from a backup"
+	case codeCorrupt:
 		e.Hint = "restore the database from a backup"
 	case codePerm, codeAuth:
 		e.Code = outlast.CodeDenied

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 )
@@ -135,6 +136,14 @@ func (s server) unknownScheme(a address) error {
 	other := databaseServer
 	if s.noun == "database" {
 		other = brokerServer
+	}
+	info, statErr := os.Stat(a.url)
+	switch {
+	case statErr != nil:
+	case s.noun == "database" && !info.IsDir():
+		return withHint(err, "there is a file of this name: sqlite:"+a.url)
+	case s.noun == "broker" && info.IsDir():
+		return withHint(err, "there is a directory of this name: embedded:"+a.url)
 	}
 	if other.knows(a.scheme) {
 		return withHint(err, fmt.Sprintf("%s is the scheme of a %s: give it to %s", a.scheme, other.noun, other.flag))

@@ -253,11 +253,25 @@ func TestRelayIsNotReadyWithoutItsBroker(t *testing.T) {
 
 func TestRelayRefusesWhatOnlyAPersonCanChange(t *testing.T) {
 	s := withBrokerDir(t, withTables(t))
-	s.fails(exitUsage, []string{"--source"}, "relay")
+	nobodys := newShell(t)
+	nobodys.env[brokerServer.env] = s.env[brokerServer.env]
+	nobodys.env[databaseServer.env] = "sqlite:" + filepath.Join(nobodys.dir, "new.db")
+	nobodys.ok("migrate", "up")
+	nobodys.fails(exitUsage, []string{"--source not given", "set --source or OUTLAST_SOURCE"}, "relay")
 	s.fails(exitUsage, []string{"--interval", "--lanes"}, "relay", "--source", "orders", "--interval", "1ms", "--lanes", "65")
 	s.fails(exitUsage, []string{"--log"}, "relay", "--source", "orders", "--log", "xml")
 	s.fails(exitUsage, []string{"--listen"}, "relay", "--source", "orders", "--listen", "nowhere:x")
 	s.fails(exitFailure, []string{"orders", "billing"}, "relay", "--source", "billing")
+}
+
+func TestRelayTakesTheSourceThatTheDatabaseKnows(t *testing.T) {
+	s := withBroker(t, withTables(t))
+	relay := s.startRelay()
+	eventually(t, "the relay runs", func() bool { return strings.Contains(relay.errs.String(), "relay starts") })
+	contains(t, relay.errs.String(), "no --source", "source=orders")
+	if code := relay.stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
 }
 
 func TestRelayCountsAsStuck(t *testing.T) {
@@ -349,6 +363,9 @@ func TestDoctorNoticesASkewedClock(t *testing.T) {
 func TestVersion(t *testing.T) {
 	s := newShell(t)
 	r := decode[versionReport](s, "version")
+	if s.ok("--version") != s.ok("version") || s.ok("--version", "--json") != s.ok("version", "--json") {
+		t.Error("--version and version differ")
+	}
 	if r.Go == "" || r.Tables["postgres"] < 1 || r.Tables["sqlite"] < 1 {
 		t.Errorf("version: %+v", r)
 	}
@@ -370,6 +387,12 @@ func TestEveryCommandTeaches(t *testing.T) {
 	}
 	contains(t, s.ok("completion", "bash"), "__start_outlast")
 	contains(t, s.ok("dead", "replay", "--help"), "--rate", "Examples")
+	s.fails(exitUsage, []string{`command "statsu"`, "did you mean status?"}, "statsu")
+	s.fails(exitUsage, []string{`command "lsit"`, "did you mean list?"}, "dead", "lsit")
+	s.fails(exitUsage, []string{`command "frob"`}, "help", "frob")
 	s.fails(exitUsage, []string{"did you mean"}, "outbo")
+	if help := s.ok("publish", "--help"); strings.Count(help[strings.Index(help, "--max-body"):], "default") < 1 || strings.Contains(help, "0 B") {
+		t.Errorf("two defaults of --max-body:\n%s", help)
+	}
 	s.fails(exitUsage, []string{"command", "outlast dead --help"}, "dead", "frobnicate")
 }

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -140,6 +142,7 @@ something; 2 the command line or a setting is wrong, and nothing was done.`,
 	root.SetErr(p.errs)
 	root.AddCommand(p.commands()...)
 	asGroup(root)
+	p.versionFlag(root)
 	guardOwn(root)
 	return root
 }
@@ -162,7 +165,7 @@ func guardOwn(root *cobra.Command) {
 				if about, _, err := root.Find(names); err == nil && (about != root || len(names) == 0) {
 					return about.Help()
 				}
-				return usage("outlast help", "command", "one of those in --help", "unknown", "")
+				return unknownCommand("outlast help", names[0], "see outlast --help")
 			}
 		}
 	}
@@ -231,6 +234,7 @@ func (p *program) operator() string {
 // prints help and exits 0 on a misspelt subcommand.
 func asGroup(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return c.Help()
@@ -239,9 +243,21 @@ func asGroup(cmd *cobra.Command) *cobra.Command {
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 			hint = "did you mean " + near[0] + "?"
 		}
-		return usage(c.CommandPath(), "command", "one of those in --help", "unknown", hint)
+		return unknownCommand(c.CommandPath(), args[0], hint)
 	}
 	return cmd
+}
+
+// plainWord is what a misspelt command looks like, and a URL or a password rarely.
+var plainWord = regexp.MustCompile(`^[a-z][a-z-]{0,19}$`)
+
+// unknownCommand names the word that was typed, when it cannot be a misplaced secret.
+func unknownCommand(op, word, hint string) error {
+	given := "another text"
+	if plainWord.MatchString(word) {
+		given = strconv.Quote(word)
+	}
+	return usage(op, "command", "one of those in --help", given, hint)
 }
 
 // args accepts exactly the named arguments, and never echoes what came instead.

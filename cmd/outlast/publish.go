@@ -73,7 +73,8 @@ before its batch is written, the error names the line, and --skip continues ther
 	fl.IntVar(&f.batch, "batch", 500, "lines in one transaction, 1 to 10000")
 	fl.IntVar(&f.skip, "skip", 0, "lines to skip at the beginning of the file")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "only check the messages")
-	fl.Var(&f.maxBody, "max-body", "greatest body (default 1 MiB, at most 16 MiB)")
+	fl.Var(&f.maxBody, "max-body", "greatest body, at most 16 MiB")
+	fl.Lookup("max-body").DefValue = "1 MiB" // the outbox's own, which 0 stands for
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -55,13 +56,13 @@ signal ends it at once, which costs duplicates that the receivers' inboxes drop.
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.relay(cmd, &f) },
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.conf.Source, "source", "", "the service whose outbox this is (default $OUTLAST_SOURCE)")
+	fl.StringVar(&f.conf.Source, "source", "", "the service whose outbox this is (default $OUTLAST_SOURCE, or whose the database says it is)")
 	fl.StringVar(&f.listen, "listen", "", "address of the health endpoints: 127.0.0.1:8081 (default none)")
 	fl.StringVar(&f.logFormat, "log", "text", "format of the log on stderr: text or json")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.DurationVar(&f.every, "report-interval", 30*time.Second, "time between two looks at what waits, 1s to 1h")
 	fl.DurationVar(&f.conf.Interval, "interval", time.Second, "longest pause between two sweeps, 10ms to 1h")
-	fl.DurationVar(&f.conf.LeaseTTL, "lease", 10*time.Second, "how long slots stay with a relay that gives no sign of life, 2s to 5min")
+	fl.DurationVar(&f.conf.LeaseTTL, "lease", 10*time.Second, "how long slots stay with a relay that gives no sign of life, 2s to 5m")
 	fl.IntVar(&f.conf.InFlight, "in-flight", 1024, "unconfirmed messages of one route, 1 to 65536")
 	fl.Var(&f.inFlightBytes, "in-flight-bytes", "their bodies together, 64KiB to 256MiB")
 	fl.DurationVar(&f.conf.ConfirmDeadline, "confirm-deadline", 10*time.Second, "wait for a confirm, 1s to 5m")
@@ -95,8 +96,9 @@ func (p *program) relay(cmd *cobra.Command, f *relayFlags) error {
 		p.completeRelay(f, b, logger)
 		// The settings are checked before the database is waited for, with a store
 		// that is never used.
-		f.conf.Store = p.postgresStore(nil)
-		if _, err := outlast.NewRelay(f.conf); err != nil {
+		check := f.conf
+		check.Store, check.Source = p.postgresStore(nil), cmp.Or(f.conf.Source, "outlast")
+		if _, err := outlast.NewRelay(check); err != nil {
 			return inFlagWords(err)
 		}
 		return p.runRelay(ctx, f, b)
@@ -171,6 +173,12 @@ func (p *program) runRelay(ctx context.Context, f *relayFlags, b *broker) error 
 	defer db.close()
 	defer watching.Wait() // before the database is closed
 	defer stop()
+	if f.conf.Source == "" {
+		if f.conf.Source, err = p.learnSource(ctx, watch, db); err != nil || f.conf.Source == "" {
+			return err
+		}
+		watch.log.Info("no --source: the database says whose outbox it is", "source", f.conf.Source)
+	}
 	f.conf.Store = db
 	relay, err := outlast.NewRelay(f.conf)
 	if err != nil {
@@ -192,6 +200,30 @@ func (p *program) waitForDatabase(ctx context.Context, watch *relayWatch) (*data
 		watch.starting(err)
 		if !pause(ctx, wait/2+rand.N(wait/2)) {
 			return nil, nil
+		}
+	}
+}
+
+// learnSource asks the database whose outbox it is, however long it is away; "" when
+// ctx ended.
+func (p *program) learnSource(ctx context.Context, watch *relayWatch, db *database) (string, error) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		asking, cancel := p.brief(ctx)
+		s, err := db.Operator().Status(asking)
+		cancel()
+		switch {
+		case err == nil && s.Source == "":
+			return "", usage("outlast relay", "--source", "the service whose outbox this is", "not given", "set --source or OUTLAST_SOURCE")
+		case err == nil:
+			return s.Source, nil
+		case ctx.Err() != nil:
+			return "", nil
+		case !outlast.Retryable(err):
+			return "", err
+		}
+		watch.starting(err)
+		if !pause(ctx, wait/2+rand.N(wait/2)) {
+			return "", nil
 		}
 	}
 }
