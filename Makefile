@@ -76,6 +76,13 @@ chaos: ## Kill processes and servers over and over, and check that nothing is lo
 	@lab/install
 	cd lab && $(GO) test -run 'TestCrash' -count=1 -v $(CHAOSFLAGS) ./chaos/...
 
+.PHONY: prove
+prove: ## The long proofs: a million rows, an outage of a minute, a hundred rounds of kills
+	@lab/install
+	cd lab && OUTLAST_TEST_BACKLOG=1000000 $(GO) test -run 'TestMemory' -count=1 -v -timeout 1h ./chain
+	cd lab && OUTLAST_TEST_OUTAGE=60s $(GO) test -run 'TestDemo_on_real_servers_through_a_cut' -count=1 -v -timeout 1h ./demo
+	cd lab && OUTLAST_TEST_ROUNDS=100 $(GO) test -run 'TestCrash' -count=1 -v -timeout 1h ./chaos
+
 .PHONY: fmt
 fmt: ## Format all Go files
 	gofmt -w .

@@ -204,9 +204,18 @@ func TestDemo_on_the_embedded_broker(t *testing.T) {
 	}
 }
 
+// OUTLAST_TEST_OUTAGE makes the outage longer, and the run with it: 60s.
 func TestDemo_on_real_servers_through_a_cut(t *testing.T) {
 	t.Parallel()
-	r := start(t, "--for", "20s", "--outage", "6s", "--rate", "40",
+	lasts, outage := 20*time.Second, 6*time.Second
+	if s := os.Getenv("OUTLAST_TEST_OUTAGE"); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lasts, outage = d+30*time.Second, d
+	}
+	r := start(t, "--for", lasts.String(), "--outage", outage.String(), "--rate", "40",
 		"--database", servers.Database(t), "--broker", servers.NewVHost(t).URL())
 	got := r.report()
 	got.clean(t, 300)
