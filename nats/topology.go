@@ -328,7 +328,7 @@ func (t topology) examineStream(ctx context.Context, l *link, exchange string, a
 	case outlast.CodeOf(err) != outlast.CodeNotFound:
 		return err
 	case exchange == outlast.CommandExchange:
-		add(outlast.FindingOK, subject, "not there, and not needed without commands; made when a command is first published", "", "")
+		add(outlast.FindingOK, subject, "not there, and not needed without commands; made when a group that handles a command subscribes, or by outlast topology apply", "", "")
 		return nil
 	default:
 		add(outlast.FindingWarn, subject, "missing", "outlast topology apply", "")

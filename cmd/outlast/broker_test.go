@@ -302,7 +302,7 @@ func TestDoctor(t *testing.T) {
 	out := s.ok("doctor")
 	contains(t, out, "ok    tables", "SQLite", "belongs to orders", "no relay is alive", "PROMISE", "Key order", "holds")
 	d := decode[diagnosis](s, "doctor")
-	contains(t, out, "made when a command is first published")
+	contains(t, out, "made when a group that handles a command subscribes")
 	s.ok("topology", "apply", "--group", "other", "--handles", "other.v1")
 	if out := s.ok("doctor"); !strings.Contains(out, "syncs every message") || strings.Contains(out, "No loss       at risk") {
 		t.Errorf("the embedded server is not known to sync:\n%s", out)
