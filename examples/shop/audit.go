@@ -3,6 +3,7 @@ package shop
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -26,6 +27,8 @@ type Account struct {
 	Doubled int `json:"doubled"`
 	// OutOfOrder counts messages that took first effect after a later one of their key.
 	OutOfOrder int `json:"out_of_order"`
+	// FirstOutOfOrder tells of the first of them, for whoever looks for the cause.
+	FirstOutOfOrder string `json:"first_out_of_order,omitempty"`
 	// Ghosts are messages that took effect, or died, and that nobody committed.
 	Ghosts int `json:"ghosts"`
 	// LongestBacklog is the greatest number of messages that waited at one moment.
@@ -47,6 +50,7 @@ func (a *Account) add(b Account) {
 	a.Lost += b.Lost
 	a.Doubled += b.Doubled
 	a.OutOfOrder += b.OutOfOrder
+	a.FirstOutOfOrder = cmp.Or(a.FirstOutOfOrder, b.FirstOutOfOrder)
 	a.Ghosts += b.Ghosts
 }
 
@@ -140,6 +144,8 @@ func account(types []string, sent map[messageID]sentLine, effects, dead []effect
 		key := [2]string{e.source, line.key}
 		if line.position < last[key] {
 			a.OutOfOrder++
+			a.FirstOutOfOrder = cmp.Or(a.FirstOutOfOrder, fmt.Sprintf("%s %s of %s: position %d (committed at %d) took effect at %d, in attempt %d, after position %d",
+				line.typ, e.id, e.source, line.position, line.at, e.at, e.attempt, last[key]))
 		}
 		last[key] = max(last[key], line.position)
 	}

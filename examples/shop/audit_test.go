@@ -135,6 +135,10 @@ func TestAudit(t *testing.T) {
 			c.want(&want)
 			got := audit(t, databases, time.Time{}).Groups["payments"]
 			got.LongestBacklog, got.RecoverySeconds = 0, 0
+			if told := got.FirstOutOfOrder != ""; told != (want.OutOfOrder > 0) {
+				t.Errorf("out of order: %d, told as %q", want.OutOfOrder, got.FirstOutOfOrder)
+			}
+			got.FirstOutOfOrder = ""
 			if got != want {
 				t.Errorf("payments: %+v\nwant      %+v", got, want)
 			}
