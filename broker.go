@@ -74,6 +74,8 @@ type Publishing struct {
 	RoutingKey string
 	// Owner is the sender's own.
 	Owner any
+	// Try counts the sender's publishes of this message, from 1.
+	Try int
 }
 
 // Outcome of a publish.
@@ -170,20 +172,25 @@ type Delivery struct {
 	Problem     error
 	Queue       string
 	Redelivered bool
+	// Session and Tag name the delivery for observers: no two deliveries of a broker
+	// have both in common.
+	Session string
+	Tag     uint64
 
-	ack     func()
+	ack     func() bool
 	settled atomic.Bool
 }
 
-// NewDelivery is for adapters: ack acknowledges the delivery on its session, and
-// is called at most once.
-func NewDelivery(m *Message, queue string, redelivered bool, ack func()) *Delivery {
+// NewDelivery is for adapters: ack acknowledges the delivery on its session and
+// reports whether that session was still there. It is called at most once; nil is for
+// messages that were only looked at.
+func NewDelivery(m *Message, queue string, redelivered bool, ack func() bool) *Delivery {
 	return &Delivery{Message: m, Queue: queue, Redelivered: redelivered, ack: ack}
 }
 
-// Ack tells the broker that the message is safe elsewhere.
-func (d *Delivery) Ack() {
-	if d.settled.CompareAndSwap(false, true) {
-		d.ack()
-	}
+// Ack tells the broker that the message is safe elsewhere, and reports whether
+// that was said: not the second time, and not when the session has ended. Whether
+// the broker has heard it, nobody knows.
+func (d *Delivery) Ack() bool {
+	return d.settled.CompareAndSwap(false, true) && d.ack != nil && d.ack()
 }

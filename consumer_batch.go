@@ -77,6 +77,7 @@ func unbroken(ts []*task) []*task {
 type batchItem struct {
 	result    HandledResult
 	err       error
+	wait      *Waiting
 	published bool
 	ran       bool
 }
@@ -103,7 +104,13 @@ func (r *consumerRun) tryBatch(ctx context.Context, ts []*task) (culprit int, er
 			return i, err
 		}
 	}
-	if err := tx.Commit(ctx); err != nil {
+	err = tx.Commit(ctx)
+	for i, t := range ts {
+		if items[i].result != HandledDuplicate {
+			r.c.recorded(t.m, fate{result: items[i].result, wait: items[i].wait}, err)
+		}
+	}
+	if err != nil {
 		for _, t := range ts {
 			t.unsure = CodeOf(err) == CodeUnknown
 		}
@@ -121,10 +128,11 @@ func (r *consumerRun) batchStep(ctx context.Context, tx InboxTx, t *task, seen S
 	switch {
 	case seen == SeenBehind:
 		f := r.c.postpone(t.m, history{}, "behind", 0, nil)
-		return batchItem{result: HandledBehind}, tx.Wait(ctx, f.wait)
+		return batchItem{result: HandledBehind, wait: f.wait}, tx.Wait(ctx, f.wait)
 	case seen == SeenConflict:
 		return batchItem{}, errors.New("its name is taken")
 	case seen != SeenNew:
+		r.c.known(t.m, seen)
 		return batchItem{result: HandledDuplicate}, nil
 	case expired(t.m):
 		return batchItem{result: HandledExpired, err: errExpired}, nil

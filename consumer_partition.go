@@ -132,12 +132,17 @@ func (r *consumerRun) subscriberConfig(sub *subscription) SubscriberConfig {
 		conf.Partition = sub.slot
 	}
 	conf.Deliver = func(d *Delivery) {
+		if !c.hooks.none() {
+			eachHook(&c.hooks, func(h HookDelivered) { h.OnDelivered(c.conf.Group, d) })
+		}
 		r.queue.offer(c.newTask(d, sub, conf.Foreign), d.Redelivered && r.peers.anyDead())
 	}
 	conf.Link = func(l Link) {
 		if l.State != LinkUp {
 			r.queue.lost(sub)
 			r.gate.poke()
+		} else {
+			eachHook(&c.hooks, func(h HookSubscribed) { h.OnSubscribed(c.topology, sub.queue, conf.Foreign != nil) })
 		}
 		c.noteSubscription(sub.slot, func(h *SubscriptionHealth) { h.Link = l })
 		eachHook(&c.hooks, func(h HookLink) { h.OnLink(sub.queue, l) })

@@ -60,6 +60,7 @@ func (r *consumerRun) purgeLoop(ctx context.Context) {
 func (r *consumerRun) purgeSource(ctx context.Context, req PurgeRequest) error {
 	for range purgeRounds {
 		n, err := r.c.inbox.Purge(ctx, req)
+		eachHook(&r.c.hooks, func(h HookPurged) { h.OnPurged(req, n, err) })
 		if err != nil || n < req.Limit {
 			return err
 		}

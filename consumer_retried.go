@@ -80,7 +80,9 @@ func (l *retryLoop) done(ctx context.Context, cl *claimed, end Handled) error {
 	if err := cl.tx.Done(ctx); err != nil {
 		return err
 	}
-	if err := cl.tx.Commit(ctx); err != nil {
+	err := cl.tx.Commit(ctx)
+	l.r.c.recorded(cl.w.Message, fate{result: end.Result}, err)
+	if err != nil {
 		return err // when the outcome is unknown, the row tells: gone, or due still
 	}
 	l.report(cl, end)
@@ -97,6 +99,7 @@ func (l *retryLoop) record(ctx context.Context, cl *claimed, f fate) error {
 	}
 	if err == nil {
 		err = cl.tx.Commit(ctx)
+		l.r.c.recorded(cl.w.Message, f, err)
 	}
 	if err != nil {
 		if CodeOf(err) != CodeUnknown {

@@ -71,6 +71,7 @@ func (r *consumerRun) step(ctx context.Context, t *task) error {
 		return errAgain
 	default:
 		tx.Rollback()
+		r.c.known(t.m, seen)
 		r.finishKnown(t, seen)
 		return nil
 	}
@@ -185,7 +186,9 @@ func (r *consumerRun) record(ctx context.Context, tx InboxTx, t *task, f fate) e
 		tx.Rollback()
 		return err
 	}
-	if err := tx.Commit(ctx); err != nil {
+	err = tx.Commit(ctx)
+	r.c.recorded(t.m, f, err)
+	if err != nil {
 		t.unsure = CodeOf(err) == CodeUnknown
 		return err // the next Begin tells
 	}
@@ -203,6 +206,7 @@ func (r *consumerRun) record(ctx context.Context, tx InboxTx, t *task, f fate) e
 // commit ends a transaction that marks the message as handled.
 func (r *consumerRun) commit(ctx context.Context, tx InboxTx, t *task, result HandledResult, cause error) error {
 	err := tx.Commit(ctx)
+	r.c.recorded(t.m, fate{result: result}, err)
 	switch {
 	case err == nil:
 		r.finish(t, result, cause)
@@ -226,7 +230,7 @@ func (r *consumerRun) commit(ctx context.Context, tx InboxTx, t *task, result Ha
 // finish acknowledges: what became of the message is safe in the database.
 func (r *consumerRun) finish(t *task, result HandledResult, err error) {
 	t.settled = true
-	t.d.Ack()
+	r.ack(t)
 	r.purge.saw(t.m)
 	r.suspects.clear(t.id())
 	h := Handled{Group: r.c.conf.Group, Message: t.m, Result: result, Err: err}
@@ -234,6 +238,32 @@ func (r *consumerRun) finish(t *task, result HandledResult, err error) {
 		h.Attempt, h.Duration = 1, time.Since(t.began)
 	}
 	eachHook(&r.c.hooks, func(hook HookHandled) { hook.OnHandled(h) })
+}
+
+// ack acknowledges a delivery and tells hooks of it.
+func (r *consumerRun) ack(t *task) {
+	ok := t.d.Ack()
+	if !r.c.hooks.none() {
+		eachHook(&r.c.hooks, func(h HookAcked) { h.OnAcked(r.c.conf.Group, t.d, ok) })
+	}
+}
+
+// recorded tells hooks how the transaction ended that says what became of m.
+func (c *Consumer) recorded(m *Message, f fate, err error) {
+	if c.hooks.none() {
+		return
+	}
+	rec := Recorded{Group: c.conf.Group, Message: m, Result: f.result, Waiting: f.wait, Dead: f.dead, Err: err}
+	eachHook(&c.hooks, func(h HookRecorded) { h.OnRecorded(rec) })
+}
+
+// known tells hooks what the inbox knew of a message.
+func (c *Consumer) known(m *Message, seen Seen) {
+	if c.hooks.none() {
+		return
+	}
+	rec := Recorded{Group: c.conf.Group, Message: m, Result: HandledDuplicate, Known: seen}
+	eachHook(&c.hooks, func(h HookRecorded) { h.OnRecorded(rec) })
 }
 
 // afterCommit wakes the service's relay when there is something for it.

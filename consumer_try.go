@@ -65,6 +65,9 @@ func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Me
 	inner := context.WithValue(withCause(ctx, &m.Envelope), publishedKey{}, &published)
 	inner, cancel := context.WithTimeoutCause(inner, h.deadline, errDeadline)
 	defer cancel()
+	if !c.hooks.none() {
+		eachHook(&c.hooks, func(h HookTried) { h.OnTrying(c.conf.Group, m, attempt) })
+	}
 	err := c.call(inner, tx, h, &Delivered{Message: m, Group: c.conf.Group, Attempt: attempt})
 	cause := context.Cause(inner)
 	t := try{err: err, published: published.Load()}
@@ -83,7 +86,23 @@ func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Me
 	default:
 		t.kind = tryFailed
 	}
+	if !c.hooks.none() {
+		eachHook(&c.hooks, func(h HookTried) { h.OnTried(c.conf.Group, m, attempt, t.kind.told(), t.err) })
+	}
 	return t
+}
+
+// told is the kind as hooks are told it.
+func (k tryKind) told() TryEnd {
+	switch k {
+	case tryOK:
+		return TryOK
+	case tryTransient:
+		return TryTransient
+	case tryInterrupted:
+		return TryInterrupted
+	}
+	return TryFailed
 }
 
 func (c *Consumer) call(ctx context.Context, tx Tx, h *boundHandler, d *Delivered) (err error) {

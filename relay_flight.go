@@ -15,6 +15,8 @@ type flight struct {
 	invalid     error // a limit that the row breaks; it is refused when its turn comes
 	tries       int   // nacks in a row, while it is retried in memory
 	outstanding int   // publishes of it that have no result yet
+	number      int   // publishes of it so far
+	lease       Lease // under which it was claimed
 	lane        int
 	sentAt      time.Time
 	overdue     bool
@@ -108,7 +110,12 @@ func (r *relayRun) newFlight(row *Row) *flight {
 	}
 	r.flights.count++
 	r.flights.bytes += len(row.Body)
-	r.leases.slots[row.Slot].flights++
+	s := r.leases.slots[row.Slot]
+	s.flights++
+	f.lease = s.lease
+	if !r.hooks.none() {
+		eachHook(&r.hooks, func(h HookClaimed) { h.OnClaimed(row, f.lease) })
+	}
 	if row.InHeld {
 		r.held.inMemory[row.Seq] = true
 	}

@@ -119,6 +119,7 @@ func (r *relayRun) granted(now, asked time.Time, g LeaseGrant, err error) {
 		r.reader.Drop(taken)
 		r.held.indexAt = now
 	}
+	r.tellGrant(g, taken)
 	r.giveBack(len(held) - g.Share)
 	if changed {
 		r.leasesChanged()
@@ -160,6 +161,7 @@ func (r *relayRun) releaseLeft() {
 		if s.leaving && s.flights == 0 {
 			slots = append(slots, slot)
 			r.leases.leaving--
+			r.tellLease(LeaseReleased, s.lease)
 			delete(r.leases.slots, slot)
 			r.dropSlot(slot)
 		}
@@ -183,8 +185,11 @@ func (r *relayRun) releaseLeft() {
 
 // loseSlot forgets a slot: its rows are another relay's now, or ours anew.
 func (r *relayRun) loseSlot(slot int) {
-	if s := r.leases.slots[slot]; s != nil && s.leaving {
-		r.leases.leaving--
+	if s := r.leases.slots[slot]; s != nil {
+		if s.leaving {
+			r.leases.leaving--
+		}
+		r.tellLease(LeaseLost, s.lease)
 	}
 	delete(r.leases.slots, slot)
 	r.dropSlot(slot)
@@ -197,6 +202,9 @@ func (r *relayRun) releaseAll() {
 		return
 	}
 	r.leases.busy = true
+	for _, s := range r.leases.slots {
+		r.tellLease(LeaseReleased, s.lease)
+	}
 	r.job(r.conf.LeaseTTL, func(ctx context.Context) func(time.Time) {
 		err := r.conf.Store.Leases().Release(ctx, RelayScope, r.conf.Owner, nil)
 		return func(time.Time) {
@@ -210,4 +218,30 @@ func (r *relayRun) leasesChanged() {
 	held, owners := len(r.leases.slots), r.leases.owners
 	r.conf.Logger.Debug("leases", "slots", held, "relays", owners)
 	eachHook(&r.hooks, func(h HookLeases) { h.OnLeases(RelayScope, r.conf.Owner, held, owners) })
+}
+
+// tellGrant tells hooks of a grant and of the slots taken by it.
+func (r *relayRun) tellGrant(g LeaseGrant, taken []int) {
+	if r.hooks.none() {
+		return
+	}
+	c := LeaseChange{Scope: RelayScope, Owner: r.conf.Owner, What: LeaseRenewed, Now: g.Now, Expires: g.Expires}
+	eachHook(&r.hooks, func(h HookLease) { h.OnLease(c) })
+	if len(taken) == 0 {
+		return
+	}
+	c.What = LeaseGained
+	for _, slot := range taken {
+		c.Leases = append(c.Leases, r.leases.slots[slot].lease)
+	}
+	eachHook(&r.hooks, func(h HookLease) { h.OnLease(c) })
+}
+
+// tellLease tells hooks of a lease that goes.
+func (r *relayRun) tellLease(what LeaseWhat, l Lease) {
+	if r.hooks.none() {
+		return
+	}
+	c := LeaseChange{Scope: RelayScope, Owner: r.conf.Owner, What: what, Leases: []Lease{l}}
+	eachHook(&r.hooks, func(h HookLease) { h.OnLease(c) })
 }

@@ -74,6 +74,7 @@ func (r *relayRun) send(now time.Time, f *flight, lane int) *Publishing {
 	f.sentAt = now
 	f.overdue = false
 	f.outstanding++
+	f.number++
 	if f.route.inFlight == 0 {
 		f.route.answered = now // it owed no answer until now
 	}
@@ -85,7 +86,10 @@ func (r *relayRun) send(now time.Time, f *flight, lane int) *Publishing {
 	if before := r.before.Load(); before != 0 && f.row.SettledBefore.IsZero() {
 		f.row.SettledBefore = time.UnixMicro(before)
 	}
-	return &Publishing{Message: &f.row.Message, Exchange: f.route.Exchange, RoutingKey: f.row.Address(), Owner: f}
+	if !r.hooks.none() {
+		eachHook(&r.hooks, func(h HookSending) { h.OnSending(Try{f.row, f.lease, f.number}, lane) })
+	}
+	return &Publishing{Message: &f.row.Message, Exchange: f.route.Exchange, RoutingKey: f.row.Address(), Owner: f, Try: f.number}
 }
 
 // unsend takes a flight out of the windows.
@@ -137,8 +141,11 @@ func (r *relayRun) results(now time.Time, rs []Result) {
 }
 
 func (r *relayRun) result(now time.Time, f *flight, res Result) {
-	took := now.Sub(f.sentAt)
-	eachHook(&r.hooks, func(h HookPublished) { h.OnPublished(f.row, res.Outcome, res.Err, took) })
+	if !r.hooks.none() {
+		took := now.Sub(f.sentAt)
+		eachHook(&r.hooks, func(h HookPublished) { h.OnPublished(f.row, res.Outcome, res.Err, took) })
+		eachHook(&r.hooks, func(h HookAnswered) { h.OnAnswered(Try{f.row, f.lease, res.P.Try}, res.Outcome, res.Err) })
+	}
 	if f.state == flightGone || f.state == flightSettling {
 		return
 	}

@@ -150,6 +150,7 @@ func (r *relayRun) settled(now time.Time, b *settleBatch, done *Settlement, stal
 	s.underWay = slices.DeleteFunc(s.underWay, func(x *settleBatch) bool { return x == b })
 	r.noteStore(err)
 	if err != nil {
+		eachHook(&r.hooks, func(h HookSettleFailed) { h.OnSettleFailed(done, err) })
 		s.failures++
 		wait := doubling(20*time.Millisecond, 2*time.Second, s.failures)
 		s.retryAt = now.Add(wait/2 + jitter(wait/2))

@@ -76,6 +76,10 @@ type LeaseGrant struct {
 	Share  int
 	Owners int
 	Lost   bool
+	// Now and Expires are the database's clock at the call and the end of the owner's
+	// record. They are for people and for checks: what is decided by this process is
+	// decided by its own monotonic clock from before the call.
+	Now, Expires time.Time
 }
 
 // Lease is one slot with the epoch under which it is held.

@@ -13,12 +13,13 @@ import (
 // the behaviour of RabbitMQ's quorum queues, and faults on demand. Publishers and
 // subscribers work while their Run does.
 type Broker struct {
-	mu    sync.Mutex
-	conf  brokerConf
-	rng   *rand.Rand
-	down  bool
-	block string // why it takes no publishes
-	seq   int64
+	mu       sync.Mutex
+	conf     brokerConf
+	rng      *rand.Rand
+	down     bool
+	block    string // why it takes no publishes
+	seq      int64
+	sessions int64
 
 	exchanges   map[string]bool
 	queues      map[string]*queue

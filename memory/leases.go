@@ -49,6 +49,7 @@ func (l leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 	g.Owners = len(sc.owners)
 	g.Share = (r.Total + g.Owners - 1) / g.Owners
 	g.Held = sc.take(r, g.Share)
+	g.Now, g.Expires = now, now.Add(r.TTL)
 	return g, nil
 }
 

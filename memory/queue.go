@@ -2,6 +2,7 @@ package memory
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -95,6 +96,7 @@ func (q *queue) poke() {
 
 // session is one subscription of a subscriber; acknowledgements belong to it.
 type session struct {
+	name    string // no other session has it
 	sub     *subscriber
 	q       *queue
 	unacked map[int64]*stored
@@ -103,7 +105,8 @@ type session struct {
 }
 
 func (q *queue) subscribe(sub *subscriber) *session {
-	s := &session{sub: sub, q: q, unacked: map[int64]*stored{}}
+	sub.b.sessions++
+	s := &session{name: fmt.Sprintf("%s/%d", q.name, sub.b.sessions), sub: sub, q: q, unacked: map[int64]*stored{}}
 	q.consumers = append(q.consumers, s)
 	return s
 }

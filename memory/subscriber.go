@@ -136,14 +136,17 @@ func (s *subscriber) serve(ctx context.Context, sess *session) string {
 
 func (s *subscriber) delivery(sess *session, m *stored) *outlast.Delivery {
 	msg, problem := decode(m, s.conf.Foreign)
-	d := outlast.NewDelivery(msg, sess.q.name, m.redelivered, func() {
+	d := outlast.NewDelivery(msg, sess.q.name, m.redelivered, func() bool {
 		s.b.mu.Lock()
 		defer s.b.mu.Unlock()
-		if !sess.closed {
-			delete(sess.unacked, m.seq)
-			s.poke()
+		if sess.closed {
+			return false
 		}
+		delete(sess.unacked, m.seq)
+		s.poke()
+		return true
 	})
+	d.Session, d.Tag = sess.name, uint64(m.seq)
 	d.Problem = problem
 	return d
 }

@@ -156,7 +156,7 @@ func (t topology) Peek(ctx context.Context, name string, n int) ([]*outlast.Deli
 	var ds []*outlast.Delivery
 	for _, st := range q.ready[:min(max(n, 0), len(q.ready))] {
 		m, problem := decode(st, nil)
-		d := outlast.NewDelivery(m, name, st.redelivered, func() {})
+		d := outlast.NewDelivery(m, name, st.redelivered, nil)
 		d.Problem = problem
 		ds = append(ds, d)
 	}

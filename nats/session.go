@@ -45,6 +45,7 @@ type session struct {
 	feeds []*feed
 	turn  int
 	last  uint64
+	tag   uint64 // of the last delivery, for observers
 	hand  map[*held]struct{}
 }
 
@@ -215,11 +216,14 @@ func (n *session) take(m *client.Msg) error {
 	f.inHand++
 	h := &held{feed: f, reply: m.Reply, number: meta.Sequence.Consumer}
 	n.hand[h] = struct{}{}
+	n.tag++
+	tag := n.tag
 	n.pull()
 	n.mu.Unlock()
 	again := meta.NumDelivered > 1 || meta.Sequence.Stream <= f.delivered
 	msg, problem := decode(m.Header, m.Data, n.s.cfg.Foreign)
-	d := outlast.NewDelivery(msg, n.queue, again, func() { n.ack(h) })
+	d := outlast.NewDelivery(msg, n.queue, again, func() bool { return n.ack(h) })
+	d.Session, d.Tag = n.prefix, tag
 	d.Problem = problem
 	n.s.cfg.Deliver(d)
 	return nil
@@ -260,16 +264,17 @@ func (n *session) status(token, status, text string) error {
 	return &outlast.Error{Op: "consume " + n.queue, Code: outlast.CodeUnavailable, Err: fmt.Errorf("%s (status %s)", text, status)}
 }
 
-func (n *session) ack(h *held) {
+func (n *session) ack(h *held) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.over {
-		return
+		return false
 	}
 	delete(n.hand, h)
 	h.feed.inHand--
 	_ = n.l.Publish(h.reply, ack) // lost with the connection: the inbox knows the duplicate
 	n.pull()
+	return true
 }
 
 // finish ends the session: acknowledgements do nothing from here on, and what is

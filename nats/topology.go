@@ -276,7 +276,7 @@ func (l *link) peekStream(ctx context.Context, queue, stream string, filters []s
 			}
 		}
 		m, problem := decode(h, got.Message.Data, nil)
-		d := outlast.NewDelivery(m, queue, got.Message.Seq <= delivered, func() {})
+		d := outlast.NewDelivery(m, queue, got.Message.Seq <= delivered, nil)
 		d.Problem = problem
 		seen = append(seen, d)
 	}

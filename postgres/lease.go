@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,6 +17,8 @@ type leaseView struct {
 	slots               []int
 	epochs              []int64
 	owners, total, free int
+	now                 time.Time
+	expires             *time.Time // nil: there is no living record
 }
 
 func (v *leaseView) share(total int) int {
@@ -30,12 +33,12 @@ func (s leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 			Given: fmt.Sprintf("scope %q, owner %q, total %d, ttl %s", clip(r.Scope), clip(r.Owner), r.Total, r.TTL)}}}
 	}
 	var grant outlast.LeaseGrant
-	view, renewed, err := s.renew(ctx, r)
+	view, err := s.renew(ctx, r)
 	if err != nil {
 		return grant, err
 	}
 	share := view.share(r.Total)
-	if !renewed || view.total < r.Total || view.free > 0 && len(view.slots) < share {
+	if view.expires == nil || view.total < r.Total || view.free > 0 && len(view.slots) < share {
 		if view, grant.Lost, err = s.change(ctx, r); err != nil {
 			return outlast.LeaseGrant{}, err
 		}
@@ -44,20 +47,20 @@ func (s leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 		grant.Held = append(grant.Held, outlast.Lease{Slot: slot, Epoch: view.epochs[i]})
 	}
 	grant.Share, grant.Owners = view.share(r.Total), view.owners
+	grant.Now, grant.Expires = view.now, *view.expires
 	return grant, nil
 }
 
 // renew is all there is to do as long as nobody comes or goes: one statement.
-func (s leases) renew(ctx context.Context, r outlast.LeaseRequest) (view leaseView, renewed bool, err error) {
+func (s leases) renew(ctx context.Context, r outlast.LeaseRequest) (view leaseView, err error) {
 	err = s.conn(ctx, "renew leases", true, func(c *pgx.Conn) error {
-		return c.QueryRow(ctx, s.sql.Get("lease_renew_look"), r.Scope, r.Owner, r.Total, micros(r.TTL)).
-			Scan(&view.slots, &view.epochs, &view.owners, &view.total, &view.free, &renewed)
+		return view.scan(c.QueryRow(ctx, s.sql.Get("lease_renew_look"), r.Scope, r.Owner, r.Total, micros(r.TTL)))
 	})
-	return view, renewed, err
+	return view, err
 }
 
 func (v *leaseView) scan(row pgx.Row) error {
-	return row.Scan(&v.slots, &v.epochs, &v.owners, &v.total, &v.free)
+	return row.Scan(&v.slots, &v.epochs, &v.owners, &v.total, &v.free, &v.now, &v.expires)
 }
 
 // change joins, when the owner has no living record, and takes what is free.

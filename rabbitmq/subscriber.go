@@ -131,6 +131,7 @@ func (s *subscriber) once(ctx context.Context) error {
 // it until it ends.
 type subscription struct {
 	session    *session
+	name       string // of the consumer: no other subscription has it
 	ch         *amqp.Channel
 	deliveries <-chan amqp.Delivery
 	closed     chan *amqp.Error
@@ -147,13 +148,13 @@ func (s *subscriber) subscribe(session *session) (*subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	sub := &subscription{session: session, ch: ch, stale: func() { s.b.staleAcks.Add(1) }}
+	sub := &subscription{session: session, name: "outlast-" + rand.Text(), ch: ch, stale: func() { s.b.staleAcks.Add(1) }}
 	sub.closed = ch.NotifyClose(make(chan *amqp.Error, 1))
 	err = session.call("subscribe", func() (err error) {
 		if err = ch.Qos(s.c.Prefetch, 0, false); err != nil {
 			return err
 		}
-		sub.deliveries, err = ch.Consume(s.queue(), "outlast-"+rand.Text(), false, false, false, false, nil)
+		sub.deliveries, err = ch.Consume(s.queue(), sub.name, false, false, false, false, nil)
 		return err
 	})
 	if err != nil {
@@ -174,12 +175,14 @@ func (sub *subscription) end() {
 
 // ack does nothing once the subscription has ended: the broker delivers again then,
 // and the tag would belong to another message.
-func (sub *subscription) ack(tag uint64) {
+func (sub *subscription) ack(tag uint64) bool {
 	sub.alive.RLock()
 	defer sub.alive.RUnlock()
 	if sub.over || sub.ch.Ack(tag, false) != nil {
 		sub.stale()
+		return false
 	}
+	return true
 }
 
 func (s *subscriber) receive(ctx context.Context, session *session, sub *subscription) error {
@@ -204,7 +207,8 @@ func (s *subscriber) receive(ctx context.Context, session *session, sub *subscri
 func (s *subscriber) deliver(sub *subscription, d amqp.Delivery) {
 	m, problem := decode(&d, s.c.Foreign)
 	tag := d.DeliveryTag
-	delivery := outlast.NewDelivery(m, s.queue(), d.Redelivered, func() { sub.ack(tag) })
+	delivery := outlast.NewDelivery(m, s.queue(), d.Redelivered, func() bool { return sub.ack(tag) })
+	delivery.Session, delivery.Tag = sub.name, tag
 	delivery.Problem = problem
 	s.c.Deliver(delivery)
 }

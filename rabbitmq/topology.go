@@ -221,7 +221,7 @@ func peek(ctx context.Context, ch *amqp.Channel, queue string, n int) ([]*outlas
 				return found, errClosed
 			}
 			m, problem := decode(&d, nil)
-			delivery := outlast.NewDelivery(m, queue, d.Redelivered, func() {})
+			delivery := outlast.NewDelivery(m, queue, d.Redelivered, nil)
 			delivery.Problem = problem
 			found = append(found, delivery)
 			idle.Reset(peekIdle)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/outlastmq/outlast"
 )
@@ -30,7 +31,7 @@ func (l leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 		return g, mapped(op, err)
 	}
 	g.Lost = err == nil && !alive
-	if err := l.renew(ctx, w, r); err != nil {
+	if g.Now, g.Expires, err = l.renew(ctx, w, r); err != nil {
 		return g, err
 	}
 	var others int
@@ -50,14 +51,16 @@ func (l leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 
 // renew first frees what dead owners held, this one among them if it was too late,
 // and only then gives it a new life.
-func (l leases) renew(ctx context.Context, w *writeTx, r outlast.LeaseRequest) error {
+func (l leases) renew(ctx context.Context, w *writeTx, r outlast.LeaseRequest) (now, expires time.Time, err error) {
 	if err := w.exec(ctx, l.s.sql.Get("slot_free_dead"), r.Scope); err != nil {
-		return err
+		return now, expires, err
 	}
 	if err := w.exec(ctx, l.s.sql.Get("owner_forget"), r.Scope); err != nil {
-		return err
+		return now, expires, err
 	}
-	return w.exec(ctx, l.s.sql.Get("owner_write"), r.Scope, r.Owner, r.TTL.Microseconds())
+	var at, until int64
+	err = w.tx.QueryRowContext(ctx, l.s.sql.Get("owner_write"), r.Scope, r.Owner, r.TTL.Microseconds()).Scan(&at, &until)
+	return time.UnixMicro(at), time.UnixMicro(until), mapped(w.op, err)
 }
 
 func (l leases) take(ctx context.Context, w *writeTx, r outlast.LeaseRequest, share int) ([]outlast.Lease, error) {

@@ -12,7 +12,7 @@ WHERE scope = $1::text AND owner = $2::text AND expires_at > clock_timestamp()
 WITH r AS (
     UPDATE {{t}}owner SET expires_at = clock_timestamp() + $4::bigint * interval '1 microsecond'
     WHERE scope = $1::text AND owner = $2::text AND expires_at > clock_timestamp()
-    RETURNING owner
+    RETURNING expires_at
 )
 SELECT
     coalesce(array_agg(s.slot ORDER BY s.slot) FILTER (WHERE s.owner = $2::text), '{}')::int[],
@@ -21,7 +21,7 @@ SELECT
     count(*),
     count(*) FILTER (WHERE s.owner IS NULL OR s.owner <> $2::text AND NOT EXISTS (
         SELECT FROM {{t}}owner o WHERE o.scope = s.scope AND o.owner = s.owner AND o.expires_at > clock_timestamp())),
-    (SELECT count(*) FROM r) = 1
+    clock_timestamp(), (SELECT expires_at FROM r)
 FROM {{t}}slot s WHERE s.scope = $1::text AND s.slot < $3::int
 
 -- name: lease_look
@@ -33,7 +33,8 @@ SELECT
     (SELECT count(*) FROM {{t}}owner o WHERE o.scope = $1::text AND o.expires_at > clock_timestamp()),
     count(*),
     count(*) FILTER (WHERE s.owner IS NULL OR s.owner <> $2::text AND NOT EXISTS (
-        SELECT FROM {{t}}owner o WHERE o.scope = s.scope AND o.owner = s.owner AND o.expires_at > clock_timestamp()))
+        SELECT FROM {{t}}owner o WHERE o.scope = s.scope AND o.owner = s.owner AND o.expires_at > clock_timestamp())),
+    clock_timestamp(), (SELECT o.expires_at FROM {{t}}owner o WHERE o.scope = $1::text AND o.owner = $2::text)
 FROM {{t}}slot s WHERE s.scope = $1::text AND s.slot < $3::int
 
 -- name: lease_serialise

@@ -3,7 +3,8 @@ SELECT expires_at > {{now}} FROM {{p}}owner WHERE scope = ? AND owner = ?;
 
 -- name: owner_write
 INSERT INTO {{p}}owner (scope, owner, expires_at) VALUES (?1, ?2, {{now}} + ?3)
-ON CONFLICT (scope, owner) DO UPDATE SET expires_at = excluded.expires_at;
+ON CONFLICT (scope, owner) DO UPDATE SET expires_at = excluded.expires_at
+RETURNING {{now}}, expires_at;
 
 -- name: owner_delete
 DELETE FROM {{p}}owner WHERE scope = ? AND owner = ?;

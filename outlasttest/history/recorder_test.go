@@ -1,0 +1,147 @@
+package history_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/memory"
+	"github.com/outlastmq/outlast/outlasttest/history"
+)
+
+type order struct {
+	ID string `json:"id" outlast:"key"`
+}
+
+var placed = outlast.Event[order]("order.placed", 1)
+
+// readAll reads a file as it is, without the package's own reader.
+func readAll(t *testing.T, path string) (events []history.Event) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var e history.Event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			t.Fatalf("%s: %v", lines.Text(), err)
+		}
+		events = append(events, e)
+	}
+	return events
+}
+
+func TestRecorder_tells_the_life_of_a_message(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "orders.jsonl")
+	rec, err := history.NewRecorder(path, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	acked := make(chan struct{})
+	store := memory.NewStore()
+	service, err := outlast.NewService(outlast.ServiceConfig{
+		Name: "orders", Store: store, Broker: memory.NewBroker(),
+		Hooks:      []outlast.Hook{rec, onAcked(func() { close(acked) })},
+		Middleware: []outlast.Middleware{rec.Middleware(nil)},
+		Handlers: []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error {
+			return nil
+		})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- service.Run(ctx) }()
+	tx := store.Begin()
+	id := outlast.NewID()
+	if err := service.Outbox().Publish(history.WithKeySeq(ctx, 7), tx, placed.Message(order{"order-7"}, outlast.ID(id))); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	<-acked
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var told []history.Kind
+	for _, e := range readAll(t, path) {
+		if e.M == id && e.E != history.Mark && e.E != history.Return && e.E != history.Hold { // those run beside
+			told = append(told, e.E)
+		}
+		if e.E == history.Enqueue && (e.KeySeq != 7 || e.Key != "order-7" || e.Hash == "") {
+			t.Errorf("enqueue: %+v", e)
+		}
+	}
+	want := []history.Kind{history.Enqueue, history.Claim, history.Publish, history.Deliver, history.Begin, history.Start, history.Tried, history.Effect, history.Settle}
+	last := -1
+	for _, k := range want {
+		at := slices.Index(told, k)
+		if at < 0 {
+			t.Fatalf("%s is not told: %v", k, told)
+		}
+		if k != history.Start && k != history.Begin && at < last {
+			t.Errorf("%s is told too early: %v", k, told)
+		}
+		last = max(last, at)
+	}
+}
+
+type onAcked func()
+
+func (f onAcked) OnAcked(string, *outlast.Delivery, bool) { f() }
+
+func TestRecorder_ends_a_torn_line_before_it_goes_on(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "torn.jsonl")
+	if err := os.WriteFile(path, []byte(`{"t":1,"e":"open","v":1}`+"\n"+`{"t":2,"e":"cla`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := history.NewRecorder(path, "again")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(strings.TrimSpace(string(data)), "\n"); len(lines) != 4 || lines[1] != `{"t":2,"e":"cla` {
+		t.Errorf("lines: %q", lines)
+	}
+}
+
+func TestRecorder_drops_what_comes_after_its_end(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "closed.jsonl")
+	rec, err := history.NewRecorder(path, "closed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rec.Saw("leader change")
+	if got := len(readAll(t, path)); got != 2 {
+		t.Errorf("%d events; want open and close", got)
+	}
+	if err := rec.Err(); err != nil {
+		t.Error(err)
+	}
+}
