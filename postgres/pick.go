@@ -227,7 +227,7 @@ func (p *pick) queryLate(slots []int16, lows, highs []int64) error {
 	if len(slots) == 0 {
 		return nil
 	}
-	rows, err := p.conn.Query(p.ctx, p.r.s.sql.Get("late"), slots, lows, highs, p.limit)
+	rows, err := p.conn.Query(p.ctx, p.r.s.sql.Get("late"), slots, lows, highs, p.limit, p.now.text)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,9 @@ import (
 // transactions that finished in between; let f be the smallest xid of them. With a
 // checkpoint (xid <= f, seq) every new row lies above seq, so what appeared below the
 // cursor lies between the two: few rows, read by name only. Those that were not
-// returned before come first.
+// returned before come first. Whatever a Pick looks for in a second statement, it sees
+// by the snapshot of its first: rows of a transaction that commits in between would
+// come without those that lie lower (TestPickSchedules).
 //
 // A transaction that stays open costs nothing until it ends. As a safety net, all
 // rows below the cursor are looked through now and then.

@@ -12,11 +12,12 @@ import (
 type snapshot struct {
 	xmin, xmax uint64
 	xip        []uint64 // ascending
+	text       string   // as the server wrote it
 }
 
 // parseSnapshot reads "xmin:xmax:xip,xip,...".
 func parseSnapshot(text string) (snapshot, error) {
-	var s snapshot
+	s := snapshot{text: text}
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
 		return s, fmt.Errorf("snapshot %q: want xmin:xmax:xip", text)

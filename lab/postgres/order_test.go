@@ -11,7 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/servers"
+	"github.com/outlastmq/outlast/postgres"
 )
 
 func lease(t testing.TB, store outlast.Store, owner string) []outlast.Lease {
@@ -36,7 +41,7 @@ type written struct {
 // TestPickKeepsTheOrderOfTransactions writes from many transactions that commit in
 // another order than they draw their seqs, with picks of odd sizes and settlements
 // beside them. No row may overtake one whose transaction had committed before its
-// INSERT began; none may be lost or come twice.
+// INSERT began, or an earlier one of its own transaction; none may be lost or come twice.
 func TestPickKeepsTheOrderOfTransactions(t *testing.T) {
 	t.Parallel()
 	db, store := open(t)
@@ -168,7 +173,7 @@ func checkOrder(t *testing.T, order []string, all map[string]*written) {
 			t.Errorf("picked %s twice", id)
 		}
 		seen[id] = true
-		if b := newest[r.key]; b != nil && r.end < b.start {
+		if b := newest[r.key]; b != nil && (r.end < b.start || r.end == b.end && r.start < b.start) {
 			wrong++
 		}
 		if b := newest[r.key]; b == nil || r.start > b.start {
@@ -176,7 +181,7 @@ func checkOrder(t *testing.T, order []string, all map[string]*written) {
 		}
 	}
 	if wrong > 0 {
-		t.Errorf("%d of %d rows were overtaken by one written after their commit", wrong, len(order))
+		t.Errorf("%d of %d rows were overtaken by one written after their commit, or after them in their transaction", wrong, len(order))
 	}
 	if len(seen) != len(all) {
 		t.Errorf("picked %d of %d rows", len(seen), len(all))
@@ -190,7 +195,8 @@ func exec(ctx context.Context, db *sql.DB, query string) error {
 
 // TestPickSchedules forces the schedules in which a cursor alone goes wrong. A step
 // is "begin x", "xid x" (an xid long before any seq), "put x key", "commit x",
-// "roll back x", "pick" with the rows it must return, in order, or "settle".
+// "roll back x", "pick" with the rows it must return, in order, "settle", or "race x":
+// x commits in the next pick, before its second statement.
 func TestPickSchedules(t *testing.T) {
 	t.Parallel()
 	for name, schedule := range map[string]string{
@@ -208,6 +214,9 @@ func TestPickSchedules(t *testing.T) {
 		"old and young late ones together": `
 			begin a; put a1 k; begin x; put x2 k; commit x; pick x2; settle; pick; pick; begin b; put b3 k; begin c; put c4 k; commit c; pick c4; settle;
 			commit a; commit b; begin d; put d5 k; commit d; pick a1 b3 d5`,
+		"commit between the statements of a pick": `
+			begin a; put a1 k; begin x; put x2 k; commit x; pick x2; settle; begin b; xid b; put a3 k; begin y; put y4 k; commit y; pick y4; settle;
+			pick; pick; commit b; race a; pick; pick a1 a3`,
 		"rolled back": `
 			begin a; put a1 k; begin b; put b2 k; commit b; pick b2; roll back a; begin c; put c3 k; commit c; pick c3; settle; pick`,
 		"in flight is not picked again": `
@@ -222,7 +231,15 @@ func TestPickSchedules(t *testing.T) {
 
 func runSchedule(t *testing.T, schedule string) {
 	ctx := t.Context()
-	db, store := open(t)
+	second := &atStatement{}
+	config, err := pgx.ParseConfig(servers.Database(t))
+	must(t, err)
+	config.Tracer = second
+	db := stdlib.OpenDB(*config)
+	t.Cleanup(func() { must(t, db.Close()) })
+	store := postgres.Store(db)
+	must(t, store.Migrations().Up(ctx, 0))
+	second.sql = store.(interface{ Statements() map[string]string }).Statements()["late"]
 	must(t, exec(ctx, db, "CREATE TABLE effects (n int)"))
 	leases, reader := lease(t, store, "reader"), store.Relay().Reader()
 	txs := map[string]*sql.Tx{}
@@ -244,11 +261,17 @@ func runSchedule(t *testing.T, schedule string) {
 			must(t, store.Outbox().Insert(ctx, txs[w[1][:1]], []*outlast.Message{text(id, w[2])}))
 		case "commit":
 			must(t, txs[w[1]].Commit())
+		case "race":
+			tx := txs[w[1]]
+			second.do = func() { must(t, tx.Commit()) }
 		case "roll":
 			must(t, txs[w[2]].Rollback())
 		case "pick":
 			rows, err := reader.Pick(ctx, leases, 100, 1<<20)
 			must(t, err)
+			if second.do != nil {
+				t.Fatalf("step %q: there was no second statement", strings.TrimSpace(step))
+			}
 			var got []string
 			for _, r := range rows {
 				got = append(got, names[r.ID])
@@ -270,6 +293,22 @@ func runSchedule(t *testing.T, schedule string) {
 		_ = tx.Rollback()
 	}
 }
+
+// atStatement does something once, just before a statement is sent.
+type atStatement struct {
+	sql string
+	do  func()
+}
+
+func (a *atStatement) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if do := a.do; do != nil && q.SQL == a.sql {
+		a.do = nil
+		do()
+	}
+	return ctx
+}
+
+func (*atStatement) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // TestPickWithOldTransactionsOpen holds a snapshot and a writer open while rows come
 // and go: neither may keep rows back, and the writer's own row comes when it commits.

@@ -60,12 +60,14 @@ FROM found f CROSS JOIN LATERAL (
 ) o WHERE f.running <= $6::bigint OR f.running = f.size
 
 -- name: late
--- Names of the rows of each slot above $2, up to $3.
+-- Names of the rows of each slot above $2, up to $3, as the snapshot $5 shows them: a
+-- transaction that committed since may have rows below $2, which go before those above.
 SELECT w.slot, l.seq, l.id
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS w(slot, low, high)
 CROSS JOIN LATERAL (
     SELECT p.seq, p.id FROM {{t}}outbox p
     WHERE p.slot = w.slot AND p.seq > w.low AND p.seq <= w.high
+        AND pg_visible_in_snapshot(p.tx, $5::text::pg_snapshot)
     ORDER BY p.seq LIMIT $4::int
 ) l LIMIT $4::int
 
