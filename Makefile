@@ -66,10 +66,15 @@ lint-static:
 	@cd lab && $(GO) build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	@$(call each,$(MODULES),"$(CURDIR)/bin/staticcheck" ./...)
 
+# Results besides the printed tables: bin/bench.json, bin/bench.md, bin/bench.svg. Single parts:
+# make bench BENCH='relay keys', and flags: make bench BENCH='relay --rounds 3'.
+BENCH ?=
+
 .PHONY: bench
-bench: ## Measure the core, then whole paths on real servers
-	$(GO) test -run '^$$' -bench . -benchmem ./...
-	@if [ -d lab/bench ]; then lab/install && cd lab && $(GO) run ./bench; fi
+bench: ## Measure against other outboxes on real servers, about 10 minutes; BENCH=list shows the parts
+	@lab/install
+	@mkdir -p bin
+	cd lab && $(GO) run ./bench $(BENCH) --json ../bin/bench.json --markdown ../bin/bench.md --svg ../bin/bench.svg
 
 .PHONY: chaos
 chaos: ## Kill processes and servers over and over, and check that nothing is lost

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// actorCommand, as the program's first argument, makes it an actor: a process that does
+// one contender's work and reports what that cost.
+const actorCommand = "actor"
+
+// task is what an actor is told, on its standard input.
+type task struct {
+	Actor    string
+	Database string
+	Broker   string
+	Queue    string
+	Rows     int
+	Size     int
+	Keys     int
+	Clients  int
+	Batch    int
+	Profile  string // file for a CPU profile
+	// Endless actors work until they are told to end.
+	Endless bool
+}
+
+// actor works until ctx ends or nothing is left to do, and tells done how many messages
+// are finished: gone from the outbox, or acknowledged.
+type actor func(ctx context.Context, t *task, done func(n int)) error
+
+// outcome is what an actor reports. Times are in seconds.
+type outcome struct {
+	Rows    int
+	Elapsed float64 // from the start, connecting included, until the last message was finished
+	First   float64 // until the first was
+	Usage   usage
+	Error   string `json:",omitempty"`
+}
+
+// rate is messages a second.
+func (o *outcome) rate() float64 { return float64(o.Rows) / o.Elapsed }
+
+// actorMain runs an actor in this process.
+func actorMain(in io.Reader, out io.Writer) int {
+	var t task
+	result, err := outcome{}, json.NewDecoder(in).Decode(&t)
+	if err == nil {
+		result, err = act(&t)
+	}
+	if err != nil {
+		result.Error = err.Error()
+	}
+	if err := json.NewEncoder(out).Encode(result); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func act(t *task) (result outcome, err error) {
+	work, ok := actors()[t.Actor]
+	if !ok {
+		return result, fmt.Errorf("there is no actor %q", t.Actor)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if t.Endless {
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt)
+		defer stop()
+	}
+	if t.Profile != "" {
+		f, err := os.Create(t.Profile)
+		if err != nil {
+			return result, err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return result, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	runtime.GC()
+	before, began := readUsage(), time.Now()
+	var finished, first atomic.Int64
+	var end sync.Once
+	err = work(ctx, t, func(n int) {
+		all := finished.Add(int64(n))
+		if all == int64(n) {
+			first.Store(int64(time.Since(began)))
+		}
+		if all >= int64(t.Rows) && !t.Endless {
+			end.Do(func() {
+				result.Elapsed, result.Usage = time.Since(began).Seconds(), readUsage().minus(before)
+				cancel()
+			})
+		}
+	})
+	if t.Endless {
+		result.Elapsed, result.Usage = time.Since(began).Seconds(), readUsage().minus(before)
+	}
+	result.Rows, result.First = int(finished.Load()), time.Duration(first.Load()).Seconds()
+	if err == nil && !t.Endless && result.Rows != t.Rows {
+		err = fmt.Errorf("%d messages were finished, want %d", result.Rows, t.Rows)
+	}
+	return result, err
+}
+
+// running is an actor at work in a process of its own.
+type running struct {
+	cmd  *exec.Cmd
+	out  *json.Decoder
+	name string
+}
+
+// start starts an actor. It is killed when ctx ends.
+func start(ctx context.Context, t task) (*running, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, actorCommand)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = dieWithParent()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := json.NewEncoder(in).Encode(t); err != nil {
+		return nil, err
+	}
+	return &running{cmd: cmd, out: json.NewDecoder(out), name: t.Actor}, nil
+}
+
+// end asks an endless actor to end.
+func (r *running) end() error { return r.cmd.Process.Signal(os.Interrupt) }
+
+// wait returns what the actor reports.
+func (r *running) wait() (outcome, error) {
+	var result outcome
+	decoded := r.out.Decode(&result)
+	ended := r.cmd.Wait()
+	switch {
+	case decoded != nil:
+		return result, fmt.Errorf("actor %s: %w", r.name, errors.Join(decoded, ended))
+	case result.Error != "":
+		return result, fmt.Errorf("actor %s: %s", r.name, result.Error)
+	}
+	return result, nil
+}
+
+// perform starts an actor and waits for its end.
+func perform(ctx context.Context, t task) (outcome, error) {
+	r, err := start(ctx, t)
+	if err != nil {
+		return outcome{}, err
+	}
+	return r.wait()
+}
+
+// profileFile names the CPU profile of a case, or nothing when none is wanted.
+func (o *options) profileFile(name string) string {
+	if o.profile == "" {
+		return ""
+	}
+	clean := func(r rune) rune {
+		if r == ' ' || r == ',' || r == '/' {
+			return '-'
+		}
+		return r
+	}
+	return filepath.Join(o.profile, strings.Map(clean, name)+".pprof")
+}

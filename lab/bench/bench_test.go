@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/outlastmq/outlast/internal/report"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == actorCommand {
+		os.Exit(actorMain(os.Stdin, os.Stdout))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// Every contender is run once, small: what it moved is complete, and what is not
+// complete does not count.
+func TestBench(t *testing.T) {
+	t.Parallel()
+	s, err := newStack(t.Context())
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := &options{rounds: 1, scale: 0.005, queues: "classic"}
+
+	t.Run("relay_measures_every_contender", func(t *testing.T) {
+		tables, err := relayPart(t.Context(), s, small)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range contenders() {
+			line := lineOf(t, tables[0], c.name+" classic 256 B 1000 keys")
+			if rate := line.Metrics[0]; rate.Name != "msg/s" || rate.Median() <= 0 {
+				t.Errorf("%s: the main metric is %+v", line.Case, rate)
+			}
+		}
+	})
+	t.Run("a_run_with_something_missing_or_left_does_not_count", func(t *testing.T) {
+		c := small.relayCase("outlast", "classic", 256, 0)
+		queue, err := s.newQueue("classic")
+		if err != nil {
+			t.Fatal(err)
+		}
+		database, err := s.database(t.Context(), c, map[string]string{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		work := &task{Database: database, Queue: queue}
+		if err := s.check(t.Context(), c, work); err == nil || !strings.Contains(err.Error(), "holds 0 messages") {
+			t.Errorf("an empty queue counts: %v", err)
+		}
+		if err := s.refill(t.Context(), c, database); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.check(t.Context(), c, work); err == nil || !strings.Contains(err.Error(), "rows are left") {
+			t.Errorf("a full table counts: %v", err)
+		}
+	})
+}
+
+func lineOf(t *testing.T, table *report.Table, name string) *report.Line {
+	t.Helper()
+	for _, l := range table.Lines {
+		if l.Case == name {
+			return l
+		}
+	}
+	t.Fatalf("there is no line %q in %s", name, table.Name)
+	return nil
+}
+
+func TestActor_says_why_it_failed(t *testing.T) {
+	t.Parallel()
+	_, err := perform(context.WithoutCancel(t.Context()), task{Actor: "nobody"})
+	if err == nil || !strings.Contains(err.Error(), "no actor") {
+		t.Errorf("an unknown actor: %v", err)
+	}
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	o, err := parse([]string{"relay", "--rounds", "2", "keys", "--scale", "0.5"})
+	if err != nil || o.rounds != 2 || o.scale != 0.5 || strings.Join(o.parts, " ") != "relay keys" {
+		t.Errorf("got %+v, %v", o, err)
+	}
+	if _, err := parse([]string{"--rounds", "0"}); err == nil {
+		t.Error("no rounds are accepted")
+	}
+	if _, err := choose([]string{"no-such-part"}); err == nil {
+		t.Error("an unknown part is accepted")
+	}
+}
+
+func TestResults_are_saved_in_three_forms(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := &options{json: filepath.Join(dir, "r.json"), svg: filepath.Join(dir, "r.svg"), md: filepath.Join(dir, "r.md")}
+	table := &report.Table{Name: "relay", Title: "Relays"}
+	table.Add("outlast", report.Value{Name: "msg/s", Value: 15000})
+	if err := (&results{Tables: []*report.Table{table}}).save(o); err != nil {
+		t.Fatal(err)
+	}
+	var back results
+	data, err := os.ReadFile(o.json)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &back); err != nil || back.Tables[0].Lines[0].Metrics[0].Values[0] != 15000 {
+		t.Errorf("the JSON holds %+v, %v", back, err)
+	}
+	for path, want := range map[string]string{o.svg: "<svg", o.md: "| outlast | 15,000 |"} {
+		if data, err := os.ReadFile(path); err != nil || !strings.Contains(string(data), want) {
+			t.Errorf("%s: no %q: %v", filepath.Base(path), want, err)
+		}
+	}
+}
+
+func TestBody_has_its_size_and_does_not_compress(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{256, 4096, 65536} {
+		for _, i := range []int{0, 7, 39_999, 10_000_000} {
+			body := bodyOf(i, size)
+			if len(body) != size || !json.Valid([]byte(body)) {
+				t.Errorf("body %d of %d bytes has %d and is %.80s", i, size, len(body), body)
+			}
+		}
+	}
+}

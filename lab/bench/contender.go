@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/postgres"
+)
+
+// contender is one way from rows in a database to messages in a queue.
+type contender struct {
+	name string // also of its actor
+	// share of the usual number of rows, so that a run takes a few seconds.
+	share float64
+	// bare contenders have no database.
+	bare bool
+	// prepare makes the tables.
+	prepare func(ctx context.Context, url string) error
+	// seed fills them.
+	seed func(ctx context.Context, conn *pgx.Conn, w workload) error
+	// left counts the rows that are still to be sent.
+	left string
+	// clear empties the tables.
+	clear string
+}
+
+// workload is what messages of a run look like.
+type workload struct {
+	rows, size, keys int
+}
+
+func contenders() []contender {
+	return []contender{
+		{name: "broker", share: 1, bare: true},
+		{name: "adapter", share: 1, bare: true},
+		{name: "outlast", share: 1, prepare: migrateOutlast, seed: seedOutlast,
+			left:  `SELECT (SELECT count(*) FROM outlast_outbox) + (SELECT count(*) FROM outlast_held)`,
+			clear: `TRUNCATE outlast_outbox, outlast_held`},
+		{name: "river", share: 0.25, prepare: migrateRiver, seed: seedRiver,
+			left:  `SELECT count(*) FROM river_job WHERE state <> 'completed'`,
+			clear: `TRUNCATE river_job`},
+		{name: "stopwait", share: 0.04, prepare: migrateByHand, seed: seedByHand,
+			left: `SELECT count(*) FROM outbox WHERE sent_at IS NULL`, clear: `TRUNCATE outbox`},
+		{name: "skiplocked", share: 0.1, prepare: migrateByHand, seed: seedByHand,
+			left: `SELECT count(*) FROM outbox WHERE sent_at IS NULL`, clear: `TRUNCATE outbox`},
+	}
+}
+
+func contenderNamed(name string) contender {
+	for _, c := range contenders() {
+		if c.name == name {
+			return c
+		}
+	}
+	panic("no contender " + name)
+}
+
+// actors are all that this program can do in a process of its own.
+func actors() map[string]actor {
+	return map[string]actor{
+		"broker":     publishAMQP,
+		"adapter":    publishAdapter,
+		"outlast":    relayOutlast,
+		"river":      relayRiver,
+		"stopwait":   relayStopAndWait,
+		"skiplocked": relaySkipLocked,
+	}
+}
+
+// copyRows copies rows into a table.
+func copyRows(ctx context.Context, conn *pgx.Conn, table string, columns []string, n int, row func(i int) []any) error {
+	copied, err := conn.CopyFrom(ctx, pgx.Identifier{table}, columns, pgx.CopyFromSlice(n, func(i int) ([]any, error) { return row(i), nil }))
+	if err == nil && int(copied) != n {
+		err = fmt.Errorf("%d rows were copied, want %d", copied, n)
+	}
+	return err
+}
+
+func migrateOutlast(ctx context.Context, url string) error {
+	return withStore(ctx, url, func(_ *sql.DB, store outlast.Store) error { return store.Migrations().Up(ctx, 0) })
+}
+
+func withStore(ctx context.Context, url string, f func(db *sql.DB, store outlast.Store) error) error {
+	db, err := postgres.Open(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return f(db, postgres.Store(db))
+}
+
+func seedOutlast(ctx context.Context, conn *pgx.Conn, w workload) error {
+	return copyRows(ctx, conn, "outlast_outbox", []string{"type", "ordering_key", "body"}, w.rows,
+		func(i int) []any { return []any{messageType, orNull(keyOf(i, w.keys)), bodyOf(i, w.size)} })
+}
+
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
