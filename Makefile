@@ -5,7 +5,7 @@ export GOWORK := off
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 GO      ?= go
-MODULES := . embedded cmd/outlast examples lab
+MODULES := . embedded prometheus cmd/outlast examples lab
 
 # Flags of the lab's tests, which run real servers: make test LABFLAGS='-run TestRabbitMQ'. Programs and
 # documents that they look at are outside of their module, so that no result may come from the cache.

@@ -76,6 +76,8 @@ type Publishing struct {
 	Owner any
 	// Try counts the sender's publishes of this message, from 1.
 	Try int
+
+	sent time.Time // by the relay
 }
 
 // Outcome of a publish.

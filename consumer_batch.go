@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"time"
 )
 
 // batchSize is how many messages a transaction may hold now: halved when the
@@ -98,6 +97,9 @@ func (r *consumerRun) tryBatch(ctx context.Context, ts []*task) (culprit int, er
 	for i, seen := range tx.States() {
 		if items[i], err = r.batchStep(ctx, tx, ts[i], seen); err != nil {
 			tx.Rollback()
+			for _, t := range ts[:i+1] {
+				t.trial.undone(HandledAgain, err)
+			}
 			if errors.Is(err, errBusy) || ctx.Err() != nil {
 				return -1, err
 			}
@@ -137,8 +139,7 @@ func (r *consumerRun) batchStep(ctx context.Context, tx InboxTx, t *task, seen S
 	case expired(t.m):
 		return batchItem{result: HandledExpired, err: errExpired}, nil
 	}
-	t.began = time.Now()
-	end := r.c.runHandler(ctx, tx.Tx(), t.h, t.m, 1)
+	end := r.runTask(ctx, tx, t)
 	if end.kind == tryTransient {
 		return batchItem{}, errors.Join(errBusy, end.err)
 	}

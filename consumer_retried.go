@@ -23,6 +23,7 @@ func (l *retryLoop) retry(ctx context.Context, cl *claimed) {
 	err := l.step(ctx, cl)
 	if err != nil {
 		cl.tx.Rollback()
+		cl.trial.undone(HandledAgain, err)
 	}
 	if errors.Is(err, errBusy) {
 		sleep(ctx, time.Second, l.r.stop.Done())
@@ -50,6 +51,7 @@ func (l *retryLoop) step(ctx context.Context, cl *claimed) error {
 	}
 	began := time.Now()
 	end := l.r.c.runHandler(ctx, cl.tx.Tx(), cl.h, m, cl.w.Attempts+1)
+	cl.trial = end.trial
 	var f fate
 	switch end.kind {
 	case tryInterrupted:
@@ -119,9 +121,10 @@ func (l *retryLoop) record(ctx context.Context, cl *claimed, f fate) error {
 }
 
 func (l *retryLoop) report(cl *claimed, end Handled) {
-	end.Group, end.Message = l.r.c.conf.Group, cl.w.Message
+	end.Group, end.Message, end.Replays = l.r.c.conf.Group, cl.w.Message, cl.w.Replays
 	l.r.purge.saw(cl.w.Message)
 	l.r.suspects.clear(messageID{cl.w.Message.Source, cl.w.Message.ID})
+	cl.trial.end(end)
 	eachHook(&l.r.c.hooks, func(hook HookHandled) { hook.OnHandled(end) })
 }
 

@@ -37,6 +37,7 @@ type claimed struct {
 	w     *Waiting
 	h     *boundHandler
 	alone bool // it may have killed a process
+	trial trial
 }
 
 func newRetryLoop(r *consumerRun) *retryLoop {

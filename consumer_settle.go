@@ -29,7 +29,10 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 	if t.lane.broken {
 		return
 	}
-	defer func() { t.lane.broken = !t.settled }()
+	defer func() {
+		t.lane.broken = !t.settled
+		t.trial.undone(HandledCut, context.Cause(ctx))
+	}()
 	for n := 0; ; {
 		err := r.step(ctx, t)
 		switch {
@@ -138,8 +141,7 @@ func (r *consumerRun) trySuspect(ctx context.Context, tx InboxTx, t *task) error
 
 // try runs the handler in the message's transaction and commits it.
 func (r *consumerRun) try(ctx context.Context, tx InboxTx, t *task) error {
-	t.began = time.Now()
-	end := r.c.runHandler(ctx, tx.Tx(), t.h, t.m, 1)
+	end := r.runTask(ctx, tx, t)
 	switch end.kind {
 	case tryOK:
 		if err := r.commit(ctx, tx, t, HandledOK, nil); err != nil {
@@ -160,6 +162,15 @@ func (r *consumerRun) try(ctx context.Context, tx InboxTx, t *task) error {
 		t.fate = &f
 		return errAgain
 	}
+}
+
+// runTask runs the handler for a task.
+func (r *consumerRun) runTask(ctx context.Context, tx InboxTx, t *task) try {
+	t.trial.undone(HandledAgain, nil)
+	t.began = time.Now()
+	end := r.c.runHandler(ctx, tx.Tx(), t.h, t.m, 1)
+	t.trial = end.trial
+	return end
 }
 
 // again has a task tried once more after trouble of the database, or has its
@@ -233,10 +244,11 @@ func (r *consumerRun) finish(t *task, result HandledResult, err error) {
 	r.ack(t)
 	r.purge.saw(t.m)
 	r.suspects.clear(t.id())
-	h := Handled{Group: r.c.conf.Group, Message: t.m, Result: result, Err: err}
+	h := Handled{Group: r.c.conf.Group, Message: t.m, Result: result, Err: err, Acked: true}
 	if !t.began.IsZero() {
 		h.Attempt, h.Duration = 1, time.Since(t.began)
 	}
+	t.trial.end(h)
 	eachHook(&r.c.hooks, func(hook HookHandled) { hook.OnHandled(h) })
 }
 
@@ -276,11 +288,11 @@ func (r *consumerRun) afterCommit(published bool) {
 func (r *consumerRun) logFate(m *Message, f fate) {
 	switch {
 	case f.dead != nil:
-		r.c.log.Error("a message became a dead letter", "type", m.Type, "id", m.ID, "source", m.Source, "reason", f.dead.Reason, "attempts", f.dead.Attempts, "error", f.dead.Error)
+		r.c.log.Error("a message became a dead letter", "type", m.Type, "id", m.ID, "source", m.Source, "reason", f.dead.Reason, "attempts", f.dead.Attempts, "error", f.dead.Error, "trace_id", traceID(m))
 	case f.result == HandledUnknown:
 		r.c.log.Warn("a message of a type that no handler of this build handles waits for one that does", "type", m.Type, "id", m.ID, "source", m.Source)
 	case f.result == HandledRetry:
-		r.c.log.Warn("a message waits for another try", "type", m.Type, "id", m.ID, "source", m.Source, "reason", f.wait.Reason, "attempts", f.wait.Attempts, "wait", f.wait.Wait, "error", f.wait.Error)
+		r.c.log.Warn("a message waits for another try", "type", m.Type, "id", m.ID, "source", m.Source, "reason", f.wait.Reason, "attempts", f.wait.Attempts, "wait", f.wait.Wait, "error", f.wait.Error, "trace_id", traceID(m))
 	}
 }
 

@@ -30,6 +30,7 @@ type task struct {
 	// transient counts failures of the database in the handler's hands.
 	transient int
 	began     time.Time
+	trial     trial // of the last run of the handler
 }
 
 // unfit says why a delivery becomes a dead letter unseen.

@@ -43,6 +43,7 @@ type try struct {
 	kind      tryKind
 	err       error
 	published bool // it wrote messages into an outbox
+	trial     trial
 }
 
 // publishedKey is where a handler's context carries that something was published
@@ -68,9 +69,11 @@ func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Me
 	if !c.hooks.none() {
 		eachHook(&c.hooks, func(h HookTried) { h.OnTrying(c.conf.Group, m, attempt) })
 	}
-	err := c.call(inner, tx, h, &Delivered{Message: m, Group: c.conf.Group, Attempt: attempt})
+	d := &Delivered{Message: m, Group: c.conf.Group, Attempt: attempt}
+	watched, trial := c.hooks.try(inner, d)
+	err := c.call(watched, tx, h, d)
 	cause := context.Cause(inner)
-	t := try{err: err, published: published.Load()}
+	t := try{err: err, published: published.Load(), trial: trial}
 	_, isVerdict := verdictOf(err)
 	switch {
 	case ctx.Err() != nil && err != nil:
@@ -109,7 +112,7 @@ func (c *Consumer) call(ctx context.Context, tx Tx, h *boundHandler, d *Delivere
 	defer func() {
 		if p := recover(); p != nil {
 			err = &panicError{p}
-			c.log.Error("a handler panicked", "type", h.typ, "id", d.Message.ID, "panic", CleanErrorText(fmt.Sprint(p)), "stack", string(debug.Stack()))
+			c.log.ErrorContext(ctx, "a handler panicked", "type", h.typ, "id", d.Message.ID, "panic", CleanErrorText(fmt.Sprint(p)), "stack", string(debug.Stack()))
 		}
 	}()
 	return h.run(ctx, tx, d)

@@ -58,6 +58,11 @@ type Handled struct {
 	Err      error
 	Attempt  int
 	Duration time.Duration
+	// Replays is how often a person brought the message back from the dead letters.
+	Replays int
+	// Acked: the message came from the broker, and was acknowledged. A retry comes from
+	// the group's own table.
+	Acked bool
 }
 
 // HandledResult is what became of a message after a try.

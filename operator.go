@@ -51,6 +51,15 @@ type StoreStatus struct {
 	// Relays are the relay owners alive, with the number of slots each holds.
 	Relays []RelayStatus `json:"relays"`
 	Groups []PausedGroup `json:"paused"`
+	// Unattended are the pending rows of slots that no relay alive holds: nobody even
+	// tries to send them.
+	Unattended Backlog `json:"unattended"`
+}
+
+// Backlog is a number of rows and the age of the oldest.
+type Backlog struct {
+	Count  int           `json:"count"`
+	Oldest time.Duration `json:"oldest_ns"`
 }
 
 // RouteStatus counts pending rows of a type.
@@ -75,7 +84,13 @@ type GroupStatus struct {
 	Type   string        `json:"type"`
 	Count  int           `json:"count"`
 	Oldest time.Duration `json:"oldest_ns"`
+	// Overdue, of waiting messages, are the first of their keys whose own time came more
+	// than OverdueAfter ago and that nobody has tried.
+	Overdue int `json:"overdue,omitempty"`
 }
+
+// OverdueAfter is how long a retry may be late before it counts as overdue.
+const OverdueAfter = time.Minute
 
 // RelayStatus is one relay alive.
 type RelayStatus struct {

@@ -68,7 +68,10 @@ func (o *Outbox) Publish(ctx context.Context, tx LiveTx, msgs ...Message) error 
 		o.complete(m, cause)
 		prepared[i] = m
 	}
-	if err := o.store.Insert(ctx, tx, prepared); err != nil {
+	watching := o.hooks.enqueuing(ctx, prepared)
+	err := o.store.Insert(ctx, tx, prepared)
+	o.hooks.enqueued(watching, err)
+	if err != nil {
 		return err
 	}
 	notePublished(ctx)

@@ -324,7 +324,7 @@ func (r *relayRun) failFlight(f *flight, reason HeldReason, err error) {
 		limit := doubling(time.Second, 10*time.Minute, f.row.Attempts)
 		h.Wait = limit/2 + jitter(limit/2)
 	}
-	r.conf.Logger.Warn("a message cannot be sent now", "id", f.row.ID, "type", f.row.Type, "reason", reason, "attempts", h.Attempts, "error", err)
+	r.conf.Logger.Warn("a message cannot be sent now", "id", f.row.ID, "type", f.row.Type, "reason", reason, "attempts", h.Attempts, "error", err, "trace_id", traceID(&f.row.Message))
 	k := f.key
 	r.holdFlight(f, h)
 	r.held.due = earliest(r.held.due, time.Now().Add(max(h.Wait, 0)+50*time.Millisecond))

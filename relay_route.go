@@ -398,7 +398,7 @@ func (r *relayRun) stepDeadlines(now time.Time) time.Time {
 
 func (r *relayRun) overdue(now time.Time, f *flight) {
 	rt := f.route
-	r.conf.Logger.Warn("no confirm in time; the message is sent again", "id", f.row.ID, "type", f.row.Type, "deadline", r.conf.ConfirmDeadline)
+	r.conf.Logger.Warn("no confirm in time; the message is sent again", "id", f.row.ID, "type", f.row.Type, "deadline", r.conf.ConfirmDeadline, "trace_id", traceID(&f.row.Message))
 	if f.lane == rt.lane && rt.lane != 0 {
 		r.dropOwnLane(rt)
 	}

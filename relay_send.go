@@ -89,7 +89,7 @@ func (r *relayRun) send(now time.Time, f *flight, lane int) *Publishing {
 	if !r.hooks.none() {
 		eachHook(&r.hooks, func(h HookSending) { h.OnSending(Try{f.row, f.lease, f.number}, lane) })
 	}
-	return &Publishing{Message: &f.row.Message, Exchange: f.route.Exchange, RoutingKey: f.row.Address(), Owner: f, Try: f.number}
+	return &Publishing{Message: &f.row.Message, Exchange: f.route.Exchange, RoutingKey: f.row.Address(), Owner: f, Try: f.number, sent: now}
 }
 
 // unsend takes a flight out of the windows.
@@ -138,6 +138,24 @@ func (r *relayRun) results(now time.Time, rs []Result) {
 		f.outstanding--
 		r.result(now, f, res)
 	}
+	r.tellResults(rs)
+}
+
+// tellResults tells the hooks what became of publishes that were answered together.
+func (r *relayRun) tellResults(rs []Result) {
+	if r.hooks.none() {
+		return
+	}
+	var list []Published
+	eachHook(&r.hooks, func(h HookResults) {
+		if list == nil {
+			list = make([]Published, len(rs))
+			for i, res := range rs {
+				list[i] = Published{Row: res.P.Owner.(*flight).row, Outcome: res.Outcome, Err: res.Err, Sent: res.P.sent}
+			}
+		}
+		h.OnResults(list)
+	})
 }
 
 func (r *relayRun) result(now time.Time, f *flight, res Result) {

@@ -137,6 +137,7 @@ func (x operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {
 	now := time.Now()
 	st := &outlast.StoreStatus{Source: s.source, Now: now}
 	s.outboxStatus(st, now)
+	s.unattended(st, now)
 	groups := func(to *[]outlast.GroupStatus, group, typ string, at time.Time) {
 		g := entry(to, func(g *outlast.GroupStatus) bool { return g.Group == group && g.Type == typ })
 		g.Group, g.Type = group, typ
@@ -146,6 +147,7 @@ func (x operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {
 	for _, w := range s.retries {
 		groups(&st.Retry, w.Group, w.Message.Type, w.FirstAt)
 	}
+	s.overdue(st, now)
 	for _, d := range s.dead {
 		groups(&st.Dead, d.Group, d.Message.Type, d.lastAt)
 	}
@@ -188,6 +190,34 @@ func (s *Store) outboxStatus(st *outlast.StoreStatus, now time.Time) {
 		h.Oldest = max(h.Oldest, now.Sub(r.since))
 		if h.Error == "" {
 			h.Error = r.err
+		}
+	}
+}
+
+// overdue is called with mu held.
+func (s *Store) overdue(st *outlast.StoreStatus, now time.Time) {
+	type groupKey struct{ group, key string }
+	behind := map[groupKey]bool{}
+	for _, w := range s.retries {
+		k := groupKey{w.Group, w.Message.Envelope.Key}
+		first := !w.Ordered || k.key == "" || !behind[k]
+		behind[k] = behind[k] || w.Ordered
+		if first && w.Reason != "behind" && now.Sub(w.next) > outlast.OverdueAfter {
+			entry(&st.Retry, func(g *outlast.GroupStatus) bool { return g.Group == w.Group && g.Type == w.Message.Type }).Overdue++
+		}
+	}
+}
+
+// unattended is called with mu held.
+func (s *Store) unattended(st *outlast.StoreStatus, now time.Time) {
+	sc := s.scopes[outlast.RelayScope]
+	for slot := range s.outbox {
+		if sc != nil && slot < len(sc.slots) && sc.isAlive(sc.slots[slot].owner, now) {
+			continue
+		}
+		for _, r := range s.outbox[slot] {
+			st.Unattended.Count++
+			st.Unattended.Oldest = max(st.Unattended.Oldest, now.Sub(r.msg.EnqueuedAt))
 		}
 	}
 }

@@ -16,6 +16,7 @@ var operatorTests = []storeTest{
 	{name: "Operator_withdraws_and_says_what_is_uncertain", run: (*storeFixture).withdrawRows},
 	{name: "Operator_makes_waiting_messages_due", run: (*storeFixture).retryNow},
 	{name: "Operator_counts_what_waits", run: (*storeFixture).countStatus},
+	{name: "Operator_counts_what_nobody_works_on", run: (*storeFixture).countNeglected},
 	{name: "Operator_actions_are_recorded", run: (*storeFixture).recordActions},
 }
 
@@ -281,6 +282,28 @@ func (f *storeFixture) countStatus() {
 	}
 	want(f, "relays", len(st.Relays), 1)
 	want(f, "relay", st.Relays[0], outlast.RelayStatus{Owner: "relay one", Slots: f.s.Slots()})
+}
+
+// countNeglected counts what nobody works on.
+func (f *storeFixture) countNeglected() {
+	for range 3 {
+		f.publish(message(""))
+	}
+	want(f, "pending without a relay", f.status().Unattended.Count, 3)
+	f.lease("relay one")
+	want(f, "pending with a relay", f.status().Unattended, outlast.Backlog{})
+	f.must(f.s.Leases().Release(f.ctx, outlast.RelayScope, "relay one", nil))
+	want(f, "pending when it has gone", f.status().Unattended.Count, 3)
+	f.wait(received(""), -2*outlast.OverdueAfter)
+	f.wait(received(""), time.Hour)
+	first := received("ordered")
+	f.wait(first, time.Hour)
+	f.wait(received("ordered"), -2*outlast.OverdueAfter)
+	overdue := 0
+	for _, g := range f.status().Retry {
+		overdue += g.Overdue
+	}
+	want(f, "overdue", overdue, 1)
 }
 
 func (f *storeFixture) recordActions() {

@@ -143,7 +143,7 @@ func (t *inboxTx) Wait(ctx context.Context, w *outlast.Waiting) error {
 	hash, _ := t.markOf(w.Message)
 	_, err = t.conn.Exec(ctx, t.s.sql.Get("inbox_wait"), t.group, w.Message.Source, w.Message.ID,
 		w.Message.Envelope.Key, w.Ordered, w.Message.Type, envelope, bytesOf(w.Message.Body), hash,
-		w.Reason, outlast.CleanErrorText(w.Error), w.Attempts, w.Replays, micros(max(w.Wait, 0)), instant(w.FirstAt))
+		w.Reason, outlast.CleanErrorText(w.Error), w.Attempts, w.Replays, micros(w.Wait), instant(w.FirstAt))
 	return t.failed("record a waiting message", err)
 }
 

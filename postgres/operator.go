@@ -113,6 +113,14 @@ func (s operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {
 		if st.Retry, err = group(query("op_retry", limit)); err != nil {
 			return err
 		}
+		if err := s.overdue(ctx, tx, st); err != nil {
+			return err
+		}
+		var us int64
+		if err := tx.QueryRow(ctx, s.sql.Get("op_unattended"), limit).Scan(&st.Unattended.Count, &us); err != nil {
+			return err
+		}
+		age(&st.Unattended.Oldest, us)
 		if st.Dead, err = group(query("op_dead", limit)); err != nil {
 			return err
 		}
@@ -131,6 +139,21 @@ func (s operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {
 	}
 	st.Now = st.Now.UTC()
 	return st, nil
+}
+
+// overdue adds to the waiting messages how many of them are late.
+func (s operator) overdue(ctx context.Context, tx pgx.Tx, st *outlast.StoreStatus) error {
+	late, err := collect(func(row pgx.CollectableRow, g *outlast.GroupStatus) error {
+		return row.Scan(&g.Group, &g.Type, &g.Overdue)
+	})(tx.Query(ctx, s.sql.Get("op_overdue"), outlast.CountLimit+1, micros(outlast.OverdueAfter)))
+	for _, l := range late {
+		for i := range st.Retry {
+			if g := &st.Retry[i]; g.Group == l.Group && g.Type == l.Type {
+				g.Overdue = l.Overdue
+			}
+		}
+	}
+	return err
 }
 
 // filter builds the WHERE of one table from a Filter. Only fixed texts go into the

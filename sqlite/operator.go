@@ -29,7 +29,7 @@ func (x operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {
 	if _, err := first(x.s.db.QueryRowContext(ctx, x.s.sql.Get("source")), &st.Source); err != nil {
 		return nil, mapped("read status", err)
 	}
-	for _, part := range []func(context.Context, *outlast.StoreStatus) error{x.pending, x.held, x.groups, x.relays} {
+	for _, part := range []func(context.Context, *outlast.StoreStatus) error{x.pending, x.held, x.groups, x.overdue, x.relays, x.unattended} {
 		if err := part(ctx, st); err != nil {
 			return nil, mapped("read status", err)
 		}
@@ -82,6 +82,28 @@ func (x operator) groups(ctx context.Context, st *outlast.StoreStatus) error {
 		}
 	}
 	return nil
+}
+
+// overdue adds to the waiting messages how many of them are late.
+func (x operator) overdue(ctx context.Context, st *outlast.StoreStatus) error {
+	args := []any{outlast.CountLimit + 1, outlast.OverdueAfter.Microseconds()}
+	return each(ctx, x.s.db, x.s.sql.Get("status_overdue"), args, func(scan scanner) error {
+		var late outlast.GroupStatus
+		err := scan(&late.Group, &late.Type, &late.Overdue)
+		for i := range st.Retry {
+			if g := &st.Retry[i]; g.Group == late.Group && g.Type == late.Type {
+				g.Overdue = late.Overdue
+			}
+		}
+		return err
+	})
+}
+
+func (x operator) unattended(ctx context.Context, st *outlast.StoreStatus) error {
+	var oldest int64
+	err := x.s.db.QueryRowContext(ctx, x.s.sql.Get("status_unattended"), outlast.CountLimit+1, outlast.RelayScope).Scan(&st.Unattended.Count, &oldest)
+	st.Unattended.Oldest = time.Duration(oldest) * time.Microsecond
+	return err
 }
 
 func (x operator) relays(ctx context.Context, st *outlast.StoreStatus) error {

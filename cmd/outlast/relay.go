@@ -22,6 +22,7 @@ type relayFlags struct {
 	conf          outlast.RelayConfig
 	inFlightBytes size
 	listen        string
+	metrics       string
 	logFormat     string
 	logLevel      string
 	every         time.Duration
@@ -47,6 +48,8 @@ Problems are logged in words, and shown by the health endpoints of --listen:
   /livez   200 while it works or waits for a server; 503 when it is stuck
   /readyz  200 when database and broker are there; 503 and the reason otherwise;
            warnings of the --warn thresholds are in the body and change no code
+With --metrics, Prometheus finds /metrics on a listener of its own; docs/metrics.md
+lists what is there, and deploy/ holds alerts and dashboards for it.
 
 SIGTERM or Ctrl-C ends it after what it has sent was confirmed (--grace); a second
 signal ends it at once, which costs duplicates that the receivers' inboxes drop.`,
@@ -58,6 +61,7 @@ signal ends it at once, which costs duplicates that the receivers' inboxes drop.
 	fl := cmd.Flags()
 	fl.StringVar(&f.conf.Source, "source", "", "the service whose outbox this is (default $OUTLAST_SOURCE, or whose the database says it is)")
 	fl.StringVar(&f.listen, "listen", "", "address of the health endpoints: 127.0.0.1:8081 (default none)")
+	fl.StringVar(&f.metrics, "metrics", "", "address of the metrics for Prometheus: 127.0.0.1:9464 (default none)")
 	fl.StringVar(&f.logFormat, "log", "text", "format of the log on stderr: text or json")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.DurationVar(&f.every, "report-interval", 30*time.Second, "time between two looks at what waits, 1s to 1h")
@@ -160,6 +164,17 @@ func (p *program) runRelay(ctx context.Context, f *relayFlags, b *broker) error 
 		}
 		watch.log.Info("health endpoints", "address", listener.Addr().String())
 	}
+	metrics, err := startMetrics(f.metrics)
+	if err != nil {
+		if listener != nil {
+			listener.Close()
+		}
+		return err
+	}
+	defer metrics.close()
+	if metrics != nil {
+		watch.log.Info("metrics", "address", metrics.listener.Addr().String())
+	}
 	around, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { watch.run(around, listener) })
@@ -171,6 +186,7 @@ func (p *program) runRelay(ctx context.Context, f *relayFlags, b *broker) error 
 		return err
 	}
 	defer db.close()
+	defer metrics.close()
 	defer watching.Wait() // before the database is closed
 	defer stop()
 	if f.conf.Source == "" {
@@ -180,6 +196,9 @@ func (p *program) runRelay(ctx context.Context, f *relayFlags, b *broker) error 
 		watch.log.Info("no --source: the database says whose outbox it is", "source", f.conf.Source)
 	}
 	f.conf.Store = db
+	if f.conf.Hooks, err = metrics.observe(f.conf.Source, db, b); err != nil {
+		return err
+	}
 	relay, err := outlast.NewRelay(f.conf)
 	if err != nil {
 		return inFlagWords(err)

@@ -60,6 +60,26 @@ FROM (SELECT grp, type, first_at FROM {{t}}retry LIMIT $1::int) x GROUP BY grp, 
 SELECT grp, type, count(*)::int, greatest((extract(epoch FROM clock_timestamp() - min(last_at)) * 1000000)::bigint, 0)
 FROM (SELECT grp, type, last_at FROM {{t}}dead LIMIT $1::int) x GROUP BY grp, type ORDER BY grp, type
 
+-- name: op_overdue
+-- Rows behind others of their key are not due by themselves.
+SELECT grp, type, count(*)::int FROM (
+    SELECT r.grp, r.type FROM {{t}}retry r
+    WHERE r.next_at < clock_timestamp() - $2::bigint * interval '1 microsecond' AND r.reason <> 'behind'
+      AND NOT (r.ordered AND EXISTS (
+        SELECT FROM {{t}}retry e WHERE e.grp = r.grp AND e.ordering_key = r.ordering_key AND e.ordered AND e.seq < r.seq))
+    LIMIT $1::int) x GROUP BY grp, type
+
+-- name: op_unattended
+-- With relays on all slots nothing of the outbox is read.
+SELECT count(*)::int, coalesce(greatest((extract(epoch FROM clock_timestamp() - min(enqueued_at)) * 1000000)::bigint, 0), 0)
+FROM (
+    SELECT o.enqueued_at FROM generate_series(0, 255) AS g(slot)
+    CROSS JOIN LATERAL (SELECT enqueued_at FROM {{t}}outbox WHERE slot = g.slot::smallint LIMIT $1::int) o
+    WHERE NOT EXISTS (
+        SELECT FROM {{t}}slot s JOIN {{t}}owner w ON w.scope = s.scope AND w.owner = s.owner
+        WHERE s.scope = 'relay' AND s.slot = g.slot AND w.expires_at > clock_timestamp())
+    LIMIT $1::int) x
+
 -- name: op_relays
 SELECT o.owner, (SELECT count(*) FROM {{t}}slot s WHERE s.scope = 'relay' AND s.owner = o.owner)::int
 FROM {{t}}owner o WHERE o.scope = 'relay' AND o.expires_at > clock_timestamp() ORDER BY o.owner

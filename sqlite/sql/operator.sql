@@ -20,6 +20,24 @@ SELECT grp, type, count(*), max(0, {{now}} - min(first_at)) FROM (
     SELECT grp, type, first_at FROM {{p}}retry INDEXED BY {{p}}retry_status LIMIT ?)
 GROUP BY grp, type ORDER BY grp, type;
 
+-- name: status_overdue
+-- Rows behind others of their key are not due by themselves.
+SELECT grp, type, count(*) FROM (
+    SELECT r.grp, r.type FROM {{p}}retry r
+    WHERE r.next_at < {{now}} - ?2 AND r.reason <> 'behind'
+      AND NOT (r.ordered = 1 AND EXISTS (
+        SELECT 1 FROM {{p}}retry e
+        WHERE e.grp = r.grp AND e.ordering_key = r.ordering_key AND e.ordered = 1 AND e.seq < r.seq))
+    LIMIT ?1)
+GROUP BY grp, type;
+
+-- name: status_unattended
+SELECT count(*), coalesce(max(0, {{now}} - min(enqueued_at)), 0) FROM (
+    SELECT enqueued_at FROM {{p}}outbox INDEXED BY {{p}}outbox_oldest WHERE NOT EXISTS (
+        SELECT 1 FROM {{p}}slot s JOIN {{p}}owner o ON o.scope = s.scope AND o.owner = s.owner
+        WHERE s.scope = ?2 AND o.expires_at > {{now}})
+    ORDER BY enqueued_at LIMIT ?1);
+
 -- name: status_dead
 SELECT grp, type, count(*), max(0, {{now}} - min(last_at)) FROM (
     SELECT grp, type, last_at FROM {{p}}dead INDEXED BY {{p}}dead_status LIMIT ?)

@@ -1,0 +1,299 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/memory"
+	"github.com/outlastmq/outlast/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// traced is a shop in memory whose spans are recorded.
+type traced struct {
+	t      *testing.T
+	spans  *tracetest.SpanRecorder
+	tracer *sdktrace.TracerProvider
+	store  *memory.Store
+	conf   outlast.ServiceConfig
+	config otel.Config
+}
+
+func newTraced(t *testing.T, opts ...memory.BrokerOption) *traced {
+	spans := tracetest.NewSpanRecorder()
+	s := &traced{t: t, spans: spans, store: memory.NewStore(), tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))}
+	t.Cleanup(func() {
+		if err := s.tracer.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	s.conf = outlast.ServiceConfig{Name: "shop", Store: s.store, Broker: memory.NewBroker(opts...)}
+	s.conf.Consumer.Retry = outlast.RetryPolicy{Attempts: 3, First: time.Millisecond, Longest: 2 * time.Millisecond}
+	s.config = otel.Config{Service: "shop", Store: s.store, Broker: s.conf.Broker, TracerProvider: s.tracer}
+	return s
+}
+
+func (s *traced) start() *outlast.Service {
+	s.t.Helper()
+	telemetry, err := otel.New(s.config)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.conf.Hooks = append(s.conf.Hooks, telemetry)
+	return running(s.t, s.conf)
+}
+
+// publish publishes within a span of the request and returns that span's context.
+func (s *traced) publish(outbox *outlast.Outbox, msgs ...outlast.Message) trace.SpanContext {
+	s.t.Helper()
+	ctx, request := s.tracer.Tracer("test").Start(s.t.Context(), "request")
+	defer request.End()
+	tx := s.store.Begin()
+	if err := outbox.Publish(ctx, tx, msgs...); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		s.t.Fatal(err)
+	}
+	return request.SpanContext()
+}
+
+// ended returns the ended spans whose names start with a word.
+func (s *traced) ended(word string) []sdktrace.ReadOnlySpan {
+	var found []sdktrace.ReadOnlySpan
+	for _, span := range s.spans.Ended() {
+		if strings.HasPrefix(span.Name(), word+" ") {
+			found = append(found, span)
+		}
+	}
+	return found
+}
+
+func (s *traced) wait(word string, n int) []sdktrace.ReadOnlySpan {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprintf("%d spans %q", n, word), func() bool { return len(s.ended(word)) >= n })
+	return s.ended(word)
+}
+
+func value(span sdktrace.ReadOnlySpan, key string) string {
+	for _, kv := range span.Attributes() {
+		if kv.Key == attribute.Key(key) {
+			return kv.Value.Emit()
+		}
+	}
+	return ""
+}
+
+// linked reports whether a span links to another.
+func linked(span sdktrace.ReadOnlySpan, to trace.SpanContext) bool {
+	for _, l := range span.Links() {
+		if l.SpanContext.TraceID() == to.TraceID() && l.SpanContext.SpanID() == to.SpanID() {
+			return true
+		}
+	}
+	return false
+}
+
+func TestTrace(t *testing.T) {
+	t.Parallel()
+
+	t.Run("leads from the request to the effect and on to what the handler publishes", func(t *testing.T) {
+		t.Parallel()
+		s := newTraced(t)
+		outbox := outlast.NewOutbox(s.store, outlast.OutboxConfig{})
+		var logged bytes.Buffer
+		log := slog.New(otel.LogHandler(slog.NewTextHandler(&logged, nil)))
+		inner := make(chan trace.SpanContext, 1)
+		s.conf.Groups = []outlast.ConsumerConfig{{Group: "billing", Handlers: []outlast.Handler{
+			outlast.Handle(placed, func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+				log.InfoContext(ctx, "charging")
+				inner <- trace.SpanContextFromContext(ctx)
+				return outbox.Publish(ctx, tx, charged.Message(m.Body))
+			}),
+			outlast.Handle(charged, func(context.Context, outlast.Tx, outlast.Received[order]) error { return nil }),
+		}}}
+		service := s.start()
+		*outbox = *service.Outbox() // as a handler that is made after the service has it
+		request := s.publish(service.Outbox(), placed.Message(order{ID: "a"}))
+		s.wait("ack", 2)
+
+		creates, publishes, processes, acks := s.wait("create", 2), s.wait("publish", 2), s.wait("process", 2), s.wait("ack", 2)
+		for i := range 2 {
+			create, publish, process, ack := creates[i], publishes[i], processes[i], acks[i]
+			if create.SpanKind() != trace.SpanKindProducer || publish.SpanKind() != trace.SpanKindClient ||
+				process.SpanKind() != trace.SpanKindConsumer || ack.SpanKind() != trace.SpanKindClient {
+				t.Errorf("kinds: %s %s %s %s", create.SpanKind(), publish.SpanKind(), process.SpanKind(), ack.SpanKind())
+			}
+			if publish.Parent().IsValid() || !linked(publish, create.SpanContext()) {
+				t.Errorf("publish %d is no root with a link to its create", i)
+			}
+			if process.Parent().IsValid() || !linked(process, create.SpanContext()) {
+				t.Errorf("process %d is no root with a link to its create", i)
+			}
+			if ack.Parent().SpanID() != process.SpanContext().SpanID() {
+				t.Errorf("ack %d is no child of its process", i)
+			}
+			if id := value(create, "messaging.message.id"); id == "" || value(publish, "messaging.message.id") != id || value(process, "messaging.message.id") != id {
+				t.Errorf("the spans of message %d do not name it", i)
+			}
+			if value(process, "messaging.message.conversation_id") != value(creates[0], "messaging.message.id") {
+				t.Errorf("process %d is not of the flow", i)
+			}
+		}
+		if creates[0].Parent().SpanID() != request.SpanID() {
+			t.Error("the first create is no child of the request")
+		}
+		if creates[1].Parent().SpanID() != processes[0].SpanContext().SpanID() {
+			t.Error("the second create is no child of the handler's span")
+		}
+		if value(creates[1], "outlast.cause_id") != value(creates[0], "messaging.message.id") {
+			t.Error("the second message does not name its cause")
+		}
+		if got := <-inner; got.SpanID() != processes[0].SpanContext().SpanID() {
+			t.Error("the handler's context is not of its span")
+		}
+		if line := logged.String(); !strings.Contains(line, "trace_id="+processes[0].SpanContext().TraceID().String()) || !strings.Contains(line, "span_id=") {
+			t.Errorf("the log is not correlated: %s", line)
+		}
+		if name := creates[0].Name(); name != "create outlast.events:order.placed.v1" {
+			t.Errorf("name %q", name)
+		}
+		if value(publishes[0], "messaging.system") != "memory" || value(publishes[0], "messaging.operation.type") != "send" || value(processes[0], "messaging.consumer.group.name") != "billing" {
+			t.Error("attributes of the conventions are missing")
+		}
+	})
+
+	t.Run("tells each try and its error", func(t *testing.T) {
+		t.Parallel()
+		s := newTraced(t)
+		var tries atomic.Int32
+		s.conf.Handlers = []outlast.Handler{outlast.Handle(placed, func(_ context.Context, _ outlast.Tx, m outlast.Received[order]) error {
+			switch tries.Add(1) {
+			case 1:
+				return errors.New("card reader is unplugged")
+			case 2:
+				panic("ouch")
+			}
+			return outlast.DeadLetter(errors.New("no such card"))
+		})}
+		s.publish(s.start().Outbox(), placed.Message(order{ID: "a"}))
+		processes := s.wait("process", 3)
+		for i, want := range []struct{ class, result string }{{"error", "deferred"}, {"panic", "deferred"}, {"dead_letter", "dead"}} {
+			span := processes[i]
+			if value(span, "error.type") != want.class || value(span, "outlast.result") != want.result || span.Status().Code != codes.Error {
+				t.Errorf("try %d: %q, %q, %v", i+1, value(span, "error.type"), value(span, "outlast.result"), span.Status())
+			}
+			if value(span, "outlast.attempt") != fmt.Sprint(i+1) || !linked(span, s.ended("create")[0].SpanContext()) {
+				t.Errorf("try %d: attempt %q, or no link to the creation", i+1, value(span, "outlast.attempt"))
+			}
+		}
+		if n := len(s.wait("ack", 1)); n != 1 {
+			t.Errorf("%d acknowledgements of one delivery", n)
+		}
+	})
+
+	t.Run("makes one trace when asked to", func(t *testing.T) {
+		t.Parallel()
+		s := newTraced(t)
+		s.config.ParentProcess = true
+		s.conf.Handlers = []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error { return nil })}
+		request := s.publish(s.start().Outbox(), placed.Message(order{ID: "a"}))
+		if process := s.wait("process", 1)[0]; process.SpanContext().TraceID() != request.TraceID() || process.Parent().SpanID() != s.ended("create")[0].SpanContext().SpanID() {
+			t.Error("the handler's span is no child of the creation")
+		}
+	})
+
+	t.Run("links every message of big batches, through unknown outcomes, and leaves no span open", func(t *testing.T) {
+		t.Parallel()
+		s := newTraced(t, memory.DropConfirm(0.05))
+		s.conf.Relay.ConfirmDeadline = time.Second
+		s.conf.Consumer.Batch = 20
+		s.conf.Handlers = []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error { return nil })}
+		service := s.start()
+		const n = 1000
+		msgs := make([]outlast.Message, n)
+		for i := range msgs {
+			msgs[i] = placed.Message(order{ID: fmt.Sprint("order-", i)})
+		}
+		s.publish(service.Outbox(), msgs...)
+		handled := func() int {
+			n := 0
+			for _, span := range s.ended("process") {
+				if value(span, "outlast.result") == "ok" {
+					n++
+				}
+			}
+			return n
+		}
+		eventually(t, "all are handled", func() bool { return handled() >= n })
+		eventually(t, "the outbox is empty", func() bool {
+			st, err := s.store.Operator().Status(t.Context())
+			return err == nil && len(st.Pending) == 0
+		})
+		published, processed := map[trace.SpanID]int{}, map[trace.SpanID]int{}
+		for _, span := range s.ended("publish") {
+			if len(span.Links()) > 128 || span.DroppedLinks() > 0 {
+				t.Errorf("a span with %d links, %d dropped", len(span.Links()), span.DroppedLinks())
+			}
+			for _, l := range span.Links() {
+				if span.Status().Code != codes.Error {
+					published[l.SpanContext.SpanID()]++
+				}
+			}
+		}
+		for _, span := range s.ended("process") {
+			if value(span, "outlast.result") == "ok" {
+				processed[span.Links()[0].SpanContext.SpanID()]++
+			}
+		}
+		for _, create := range s.ended("create") {
+			id := create.SpanContext().SpanID()
+			if published[id] == 0 || processed[id] != 1 {
+				t.Errorf("a message with %d confirmed publishes and %d effects in its trace", published[id], processed[id])
+			}
+		}
+		eventually(t, "every span has ended", func() bool { return len(s.spans.Started()) == len(s.spans.Ended()) })
+	})
+
+	t.Run("takes no context from what is not one", func(t *testing.T) {
+		t.Parallel()
+		s := newTraced(t)
+		s.conf.Handlers = []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error { return nil })}
+		service := s.start()
+		for _, bad := range []string{"00-0-0-0", strings.Repeat("x", 55), "00-00000000000000000000000000000000-0000000000000000-01"} {
+			m := placed.Message(order{ID: "a"})
+			m.TraceParent = bad
+			s.publish(service.Outbox(), m)
+		}
+		for _, span := range s.wait("process", 3) {
+			if len(span.Links()) != 0 {
+				t.Errorf("linked to %v", span.Links())
+			}
+		}
+	})
+
+	t.Run("makes no publish span for messages whose traces are not sampled", func(t *testing.T) {
+		t.Parallel()
+		s := newTraced(t)
+		s.conf.Handlers = []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error { return nil })}
+		m := placed.Message(order{ID: "a"})
+		m.TraceParent = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"
+		s.publish(s.start().Outbox(), m)
+		s.wait("process", 1)
+		if spans := s.ended("publish"); len(spans) != 0 {
+			t.Errorf("%d publish spans", len(spans))
+		}
+	})
+}
