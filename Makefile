@@ -88,6 +88,10 @@ prove: ## The long proofs: a million rows, an outage of a minute, a hundred roun
 	cd lab && OUTLAST_TEST_OUTAGE=60s $(GO) test -run 'TestDemo_on_real_servers_through_a_cut' -count=1 -v -timeout 1h ./demo
 	cd lab && OUTLAST_TEST_ROUNDS=100 $(GO) test -run 'TestCrash' -count=1 -v -timeout 1h ./chaos
 
+.PHONY: failures
+failures: ## Run the tests of the catalogue of failures and write docs/failures.md
+	@lab/install run sh -c 'cd lab && $(GO) run ./catalogue run'
+
 .PHONY: fmt
 fmt: ## Format all Go files
 	gofmt -w .

@@ -15,7 +15,7 @@ import (
 // Only when that has committed is the message acknowledged.
 //
 // Guarantees per group: a message's effects commit once, however often it is
-// delivered (TestConsumer/handles_a_duplicate_once); messages of one ordering key
+// delivered (TestConsumer/F60_handles_a_duplicate_once); messages of one ordering key
 // take effect in the order of their arrival, through failures and redelivery
 // (TestConsumer/keeps_the_order_of_a_key_through_failures); an outage of the broker
 // or the database costs no attempt. Any number of consumers, in any processes,

@@ -22,9 +22,9 @@ import (
 
 func TestConsumerGroup(t *testing.T) {
 	t.Parallel()
-	bubble(t, "lets_handlers_finish_when_it_stops", testShutdown)
-	bubble(t, "cuts_handlers_after_the_grace_at_no_cost", testCut)
-	bubble(t, "runs_suspects_alone_and_buries_the_killer", testSuspects)
+	bubble(t, "F69_lets_handlers_finish_when_it_stops", testShutdown)
+	bubble(t, "F70_cuts_handlers_after_the_grace_at_no_cost", testCut)
+	bubble(t, "F64_runs_suspects_alone_and_buries_the_killer", testSuspects)
 	bubble(t, "does_not_suspect_retries_that_it_has_survived", testSurvivedRetries)
 	bubble(t, "buries_a_killer_among_the_retries", testRetrySuspect)
 	bubble(t, "pauses_and_resumes", testPause)
@@ -35,7 +35,7 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "shares_partitions_and_hands_them_over_in_order", testPartitions)
 	bubble(t, "says_that_it_waits_for_the_leases_of_another_instance", testWaitIsLogged)
 	bubble(t, "stops_serving_when_its_leases_may_have_ended", testLeaseEnd)
-	bubble(t, "forgets_only_what_is_settled_and_old", testPurge)
+	bubble(t, "F59_forgets_only_what_is_settled_and_old", testPurge)
 	bubble(t, "asks_the_database_rarely_when_idle", testIdle)
 	bubble(t, "consumes_foreign_queues", testForeign)
 }

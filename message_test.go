@@ -17,7 +17,7 @@ import (
 	"github.com/outlastmq/outlast/memory"
 )
 
-func TestOnlyALiveTransactionCanPublish(t *testing.T) {
+func TestF01_OnlyALiveTransactionCanPublish(t *testing.T) {
 	t.Parallel()
 	live := reflect.TypeFor[outlast.LiveTx]()
 	if !reflect.TypeFor[*sql.Tx]().Implements(live) {
@@ -260,9 +260,9 @@ func TestS12_JSONIsBounded(t *testing.T) {
 	}
 }
 
-// TestTooManyHeadersHideNoName: adapters give headers in any order, and the limit must
+// TestS04_TooManyHeadersHideNoName: adapters give headers in any order, and the limit must
 // not cut off what names the message, or cut elsewhere at the next delivery.
-func TestTooManyHeadersHideNoName(t *testing.T) {
+func TestS04_TooManyHeadersHideNoName(t *testing.T) {
 	headers := []outlast.WireHeader{}
 	for i := range 1000 {
 		headers = append(headers, outlast.WireHeader{Name: fmt.Sprint("h", i), Value: strings.Repeat("v", 100)})

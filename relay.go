@@ -19,7 +19,7 @@ import (
 // they share its slots by leases.
 //
 // Delivery is at least once; a message is sent again only when its outcome could
-// not be learnt (TestRelay/republishes_after_a_lost_confirm), and the receiver's
+// not be learnt (TestRelay/F32_republishes_after_a_lost_confirm), and the receiver's
 // inbox makes its effect once.
 type Relay struct {
 	conf   RelayConfig

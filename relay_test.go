@@ -258,7 +258,7 @@ func TestRelay(t *testing.T) {
 		t.Run(name, func(t *testing.T) { t.Parallel(); synctest.Test(t, f) })
 	}
 
-	run("delivers_everything_once_and_in_key_order", func(t *testing.T) {
+	run("F28_delivers_everything_once_and_in_key_order", func(t *testing.T) {
 		g := newRelayRig(t)
 		g.bind("sink", "a.b.v1")
 		g.start()
@@ -298,7 +298,7 @@ func TestRelay(t *testing.T) {
 		g.wantAtRest()
 	})
 
-	run("republishes_after_a_lost_confirm", func(t *testing.T) {
+	run("F32_republishes_after_a_lost_confirm", func(t *testing.T) {
 		g := newRelayRig(t, memory.DropConfirm(1))
 		g.bind("sink", "a.b.v1")
 		g.start()
@@ -366,7 +366,7 @@ func TestRelay(t *testing.T) {
 		g.wantAtRest()
 	})
 
-	run("F42_parks_only_the_message_that_closes_the_channel", func(t *testing.T) {
+	run("F42_F20_parks_only_the_message_that_closes_the_channel", func(t *testing.T) {
 		g := newRelayRig(t, memory.MaxMessage(1000))
 		g.bind("sink", "a.b.v1")
 		g.start()
@@ -477,7 +477,7 @@ func TestRelay(t *testing.T) {
 		g.wantAtRest()
 	})
 
-	run("one_sick_queue_stalls_nobody", func(t *testing.T) {
+	run("F27_one_sick_queue_stalls_nobody", func(t *testing.T) {
 		g := newRelayRig(t)
 		g.bind("sick", "sick.v1")
 		g.bind("sink", "well.v1")

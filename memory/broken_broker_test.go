@@ -16,13 +16,13 @@ var brokenBrokers = []struct {
 	name, caughtBy string
 	wrap           func(b *Broker) outlast.Broker
 }{
-	{"confirms what it cannot route", "Unroutable_is_reported_and_never_confirmed", func(b *Broker) outlast.Broker {
+	{"confirms what it cannot route", "F33_Unroutable_is_reported_and_never_confirmed", func(b *Broker) outlast.Broker {
 		return brokenBroker{Broker: b, results: func(r outlast.Result) []outlast.Result {
 			r.Outcome, r.Err = outlast.OutcomeConfirmed, nil
 			return []outlast.Result{r}
 		}}
 	}},
-	{"reports twice", "Many_in_flight_resolve_each_once", func(b *Broker) outlast.Broker {
+	{"reports twice", "F45_Many_in_flight_resolve_each_once", func(b *Broker) outlast.Broker {
 		return brokenBroker{Broker: b, results: func(r outlast.Result) []outlast.Result { return []outlast.Result{r, r} }}
 	}},
 	{"calls an outage unknown", "Without_a_connection_nothing_is_sent", func(b *Broker) outlast.Broker {
@@ -37,17 +37,17 @@ var brokenBrokers = []struct {
 		b.Inject(Duplicate(1))
 		return b
 	}},
-	{"loses confirms", "Many_in_flight_resolve_each_once", func(b *Broker) outlast.Broker {
+	{"loses confirms", "F45_Many_in_flight_resolve_each_once", func(b *Broker) outlast.Broker {
 		b.Inject(DropConfirm(1))
 		return b
 	}},
-	{"acknowledges by itself", "Unacked_messages_come_again_in_order", func(b *Broker) outlast.Broker {
+	{"acknowledges by itself", "F68_Unacked_messages_come_again_in_order", func(b *Broker) outlast.Broker {
 		return brokenBroker{Broker: b, subscriber: func(c *outlast.SubscriberConfig) {
 			deliver := c.Deliver
 			c.Deliver = func(d *outlast.Delivery) { d.Ack(); deliver(d) }
 		}}
 	}},
-	{"ignores the prefetch", "Prefetch_bounds_what_is_unsettled", func(b *Broker) outlast.Broker {
+	{"ignores the prefetch", "F66_Prefetch_bounds_what_is_unsettled", func(b *Broker) outlast.Broker {
 		return brokenBroker{Broker: b, subscriber: func(c *outlast.SubscriberConfig) { c.Prefetch = 1000 }}
 	}},
 	{"serves ordered queues to all", "An_ordered_queue_serves_one_consumer_after_the_other", func(b *Broker) outlast.Broker {

@@ -24,7 +24,7 @@ var brokenStores = []struct {
 	{"forgets what it picked", "Pick_returns_no_row_twice", func(s *Store) outlast.Store {
 		return brokenStore{Store: s, relay: forgetfulRelay{s.Relay()}}
 	}},
-	{"settles without a fence", "Settle_does_nothing_for_a_stale_lease", func(s *Store) outlast.Store {
+	{"settles without a fence", "F15_Settle_does_nothing_for_a_stale_lease", func(s *Store) outlast.Store {
 		return brokenStore{Store: s, relay: unfencedRelay{s.Relay(), s}}
 	}},
 	{"settled-before is now", "SettledBefore_is_never_after_an_unsettled_row", func(s *Store) outlast.Store {
@@ -39,7 +39,7 @@ var brokenStores = []struct {
 	{"withdraws at once", "Withdraw_takes_part_in_the_transaction", func(s *Store) outlast.Store {
 		return brokenStore{Store: s, outbox: hastyOutbox{s.Outbox(), s}}
 	}},
-	{"does not wait for a mark", "Inbox_Begin_waits_for_another_transaction_of_the_message", func(s *Store) outlast.Store {
+	{"does not wait for a mark", "F58_F67_Inbox_Begin_waits_for_another_transaction_of_the_message", func(s *Store) outlast.Store {
 		return brokenStore{Store: s, inbox: impatient{s.Inbox(), s}}
 	}},
 	{"keeps effects of a rollback", "Inbox_rolls_back_mark_and_effect_together", func(s *Store) outlast.Store {
@@ -51,7 +51,7 @@ var brokenStores = []struct {
 	{"undoes nothing", "Retry_Undo_keeps_the_lock_and_loses_the_effects", func(s *Store) outlast.Store {
 		return brokenStore{Store: s, inbox: notUndoing{s.Inbox()}}
 	}},
-	{"purges by age alone", "Purge_forgets_only_what_is_old_and_settled", func(s *Store) outlast.Store {
+	{"purges by age alone", "F59_Purge_forgets_only_what_is_old_and_settled", func(s *Store) outlast.Store {
 		return brokenStore{Store: s, inbox: ageing{s.Inbox()}}
 	}},
 }

@@ -8,9 +8,9 @@ import (
 
 var subscribeTests = []brokerTest{
 	{name: "Ack_removes_the_message", run: (*brokerFixture).ackRemoves},
-	{name: "Unacked_messages_come_again_in_order", run: (*brokerFixture).redelivers},
-	{name: "An_ack_after_its_session_does_nothing", run: (*brokerFixture).lateAck},
-	{name: "Prefetch_bounds_what_is_unsettled", run: (*brokerFixture).prefetch},
+	{name: "F68_Unacked_messages_come_again_in_order", run: (*brokerFixture).redelivers},
+	{name: "F50_An_ack_after_its_session_does_nothing", run: (*brokerFixture).lateAck},
+	{name: "F66_Prefetch_bounds_what_is_unsettled", run: (*brokerFixture).prefetch},
 	{name: "Consumers_of_a_queue_share_it", run: (*brokerFixture).shares},
 	{name: "An_ordered_queue_serves_one_consumer_after_the_other", run: (*brokerFixture).singleActive, needs: needsSingleActive},
 	{name: "Partitions_get_their_share_of_the_buckets", run: (*brokerFixture).partitions},

@@ -17,7 +17,7 @@ var topologyTests = []brokerTest{
 var outageTests = []brokerTest{
 	{name: "Confirmed_messages_survive_a_restart", run: (*brokerFixture).restart, needs: needsOutage},
 	{name: "Without_a_connection_nothing_is_sent", run: (*brokerFixture).outage, needs: needsOutage},
-	{name: "Subscribers_come_back_after_an_outage", run: (*brokerFixture).resubscribe, needs: needsOutage},
+	{name: "F48_Subscribers_come_back_after_an_outage", run: (*brokerFixture).resubscribe, needs: needsOutage},
 }
 
 func (f *brokerFixture) check(groups ...outlast.GroupTopology) []outlast.TopologyDifference {

@@ -8,11 +8,11 @@ import (
 )
 
 var deadTests = []storeTest{
-	{name: "Dead_letters_tell_what_a_person_needs", run: (*storeFixture).showDead},
+	{name: "F71_Dead_letters_tell_what_a_person_needs", run: (*storeFixture).showDead},
 	{name: "Dead_letters_can_be_filtered", run: (*storeFixture).filterDead},
 	{name: "Dead_Replay_keeps_the_id_and_counts_anew", run: (*storeFixture).replay},
 	{name: "Dead_Replay_is_bounded_by_the_limit", run: (*storeFixture).replayLimit},
-	{name: "Dead_Replay_twice_runs_once", run: (*storeFixture).replayTwice},
+	{name: "F74_Dead_Replay_twice_runs_once", run: (*storeFixture).replayTwice},
 	{name: "Dead_Discard_is_remembered", run: (*storeFixture).discard},
 }
 

@@ -12,7 +12,7 @@ var leaseTests = []storeTest{
 	{name: "Lease_shares_fairly", run: (*storeFixture).leaseShares},
 	{name: "Lease_takes_nothing_away", run: (*storeFixture).leaseKeeps},
 	{name: "Lease_takes_no_more_than_its_share", run: (*storeFixture).leaseBound},
-	{name: "Lease_takes_over_what_expired_under_a_new_epoch", run: (*storeFixture).leaseTakeover},
+	{name: "F17_Lease_takes_over_what_expired_under_a_new_epoch", run: (*storeFixture).leaseTakeover},
 	{name: "Lease_does_not_renew_an_expired_record", run: (*storeFixture).leaseLost},
 	{name: "Lease_renewed_in_time_keeps_its_epochs", run: (*storeFixture).leaseRenewed},
 	{name: "Lease_keeps_scopes_apart", run: (*storeFixture).leaseScopes},

@@ -10,8 +10,8 @@ import (
 
 var outboxTests = []storeTest{
 	{name: "Check_accepts_a_migrated_store", run: (*storeFixture).checkAccepts},
-	{name: "Insert_shows_at_commit_and_not_before", run: (*storeFixture).insertShowsAtCommit, concurrent: true},
-	{name: "Insert_of_a_rolled_back_transaction_leaves_nothing", run: (*storeFixture).insertRolledBack},
+	{name: "F01_Insert_shows_at_commit_and_not_before", run: (*storeFixture).insertShowsAtCommit, concurrent: true},
+	{name: "F01_Insert_of_a_rolled_back_transaction_leaves_nothing", run: (*storeFixture).insertRolledBack},
 	{name: "Insert_keeps_every_field", run: (*storeFixture).insertKeepsFields},
 	{name: "Insert_keeps_every_body", run: (*storeFixture).insertKeepsBodies},
 	{name: "Insert_keeps_the_order_of_the_call", run: (*storeFixture).insertKeepsOrder},

@@ -13,13 +13,13 @@ import (
 var pickTests = []storeTest{
 	{name: "Pick_keeps_the_order_of_transactions", run: (*storeFixture).pickOrder},
 	{name: "Pick_finds_a_late_commit_before_what_followed_it", run: (*storeFixture).pickLateCommit, concurrent: true},
-	{name: "Pick_finds_late_commits_of_any_schedule_in_order", run: (*storeFixture).pickSchedules, concurrent: true},
+	{name: "F09_Pick_finds_late_commits_of_any_schedule_in_order", run: (*storeFixture).pickSchedules, concurrent: true},
 	{name: "Pick_is_not_stopped_by_a_transaction_that_stays_open", run: (*storeFixture).pickOpenTransaction, concurrent: true},
 	{name: "Pick_skips_the_gap_of_a_rollback", run: (*storeFixture).pickGap},
-	{name: "Pick_keeps_its_bounds", run: (*storeFixture).pickBounds},
+	{name: "F31_Pick_keeps_its_bounds", run: (*storeFixture).pickBounds},
 	{name: "Pick_returns_no_row_twice", run: (*storeFixture).pickOnce},
 	{name: "Pick_returns_no_row_twice_while_others_are_settled", run: (*storeFixture).pickWhileSettling},
-	{name: "Pick_returns_rows_again_after_Drop", run: (*storeFixture).pickAfterDrop},
+	{name: "F18_Pick_returns_rows_again_after_Drop", run: (*storeFixture).pickAfterDrop},
 	{name: "Pick_keeps_to_the_leased_slots", run: (*storeFixture).pickLeased},
 	{name: "Pick_marks_what_has_expired", run: (*storeFixture).pickExpired},
 }

@@ -8,13 +8,13 @@ import (
 )
 
 var settleTests = []storeTest{
-	{name: "Identify_refuses_another_service", run: (*storeFixture).identify},
-	{name: "Settle_deletes_what_was_sent", run: (*storeFixture).settleSent},
-	{name: "Settle_holds_with_every_reason", run: (*storeFixture).settleHolds},
+	{name: "F25_Identify_refuses_another_service", run: (*storeFixture).identify},
+	{name: "F23_Settle_deletes_what_was_sent", run: (*storeFixture).settleSent},
+	{name: "F22_Settle_holds_with_every_reason", run: (*storeFixture).settleHolds},
 	{name: "Settle_changes_what_is_held", run: (*storeFixture).settleUpdates},
 	{name: "Settle_releases_under_a_new_seq", run: (*storeFixture).settleReleases},
-	{name: "Settle_does_nothing_for_a_stale_lease", run: (*storeFixture).settleStale},
-	{name: "Settle_of_a_dead_owner_does_nothing_after_a_takeover", run: (*storeFixture).settleExpired},
+	{name: "F15_Settle_does_nothing_for_a_stale_lease", run: (*storeFixture).settleStale},
+	{name: "F16_Settle_of_a_dead_owner_does_nothing_after_a_takeover", run: (*storeFixture).settleExpired},
 	{name: "Settle_applies_current_leases_beside_stale_ones", run: (*storeFixture).settleMixed},
 	{name: "Settle_may_be_repeated", run: (*storeFixture).settleRepeated},
 	{name: "Settle_leaves_alone_what_has_gone", run: (*storeFixture).settleGone},

@@ -21,7 +21,7 @@ import (
 // cursor lies between the two: few rows, read by name only. Those that were not
 // returned before come first. Whatever a Pick looks for in a second statement, it sees
 // by the snapshot of its first: rows of a transaction that commits in between would
-// come without those that lie lower (TestPickSchedules).
+// come without those that lie lower (TestF09_PickSchedules).
 //
 // A transaction that stays open costs nothing until it ends. As a safety net, all
 // rows below the cursor are looked through now and then.

@@ -9,10 +9,10 @@ import (
 	"github.com/outlastmq/outlast"
 )
 
-// TestTags compares the book with the plainest one: a map from tag to publishing.
+// TestF37_Tags compares the book with the plainest one: a map from tag to publishing.
 // Whatever the order of publishes, confirms, refusals, returns and the channel's end,
 // every publishing leaves exactly once, with what the broker said first.
-func TestTags(t *testing.T) {
+func TestF37_Tags(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var book tags

@@ -349,7 +349,7 @@ func TestDoctorWithoutTheBrokerVouchesForTheDatabaseOnly(t *testing.T) {
 	}
 }
 
-func TestDoctorNoticesASkewedClock(t *testing.T) {
+func TestF80_DoctorNoticesASkewedClock(t *testing.T) {
 	now := time.Now()
 	for skew, want := range map[time.Duration]outlast.FindingLevel{0: outlast.FindingOK, -time.Second: outlast.FindingOK, time.Hour: outlast.FindingWarn, -time.Hour: outlast.FindingWarn} {
 		var d diagnosis

@@ -149,7 +149,7 @@ func TestDeadDiscardNeedsAReason(t *testing.T) {
 	contains(t, s.ok("dead", "discard", "--group", "billing", "--reason", "rest"), "discarded: 3")
 }
 
-func TestReplayAtARateCanBeInterrupted(t *testing.T) {
+func TestS35_ReplayAtARateCanBeInterrupted(t *testing.T) {
 	s := withTables(t)
 	s.bury("billing", 5)
 	ctx, cancel := contextAfter(t, 300*time.Millisecond)

@@ -65,9 +65,9 @@ func nested(depth int) amqp.Table {
 	return table
 }
 
-// TestHeadersOfForeignPublishers: what no message of ours would have becomes a dead
+// TestS07_S09_HeadersOfForeignPublishers: what no message of ours would have becomes a dead
 // letter with its reason, and the consumer goes on.
-func TestHeadersOfForeignPublishers(t *testing.T) {
+func TestS07_S09_HeadersOfForeignPublishers(t *testing.T) {
 	t.Parallel()
 	w := rig.Shared(t)
 	var in inbox
@@ -127,9 +127,9 @@ func TestHeadersOfForeignPublishers(t *testing.T) {
 	w.Eventually("the queue is empty", func() bool { return rig.Depth(t, ch, "billing.0") == 0 })
 }
 
-// TestBodiesThatDoNotFit: an empty body is legal, and whether it fits is the codec's
+// TestS03_BodiesThatDoNotFit: an empty body is legal, and whether it fits is the codec's
 // word. What does not fit is a dead letter with a clear reason.
-func TestBodiesThatDoNotFit(t *testing.T) {
+func TestS03_BodiesThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	w := rig.Shared(t)
 	var in inbox

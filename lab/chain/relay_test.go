@@ -71,7 +71,7 @@ func (w *world) bind(group string) {
 	w.run("topology", "apply", "--group", group, "--handles", "order.placed.v1")
 }
 
-func TestTwoRelaysWithoutFaultsSendNothingTwice(t *testing.T) {
+func TestF12_TwoRelaysWithoutFaultsSendNothingTwice(t *testing.T) {
 	t.Parallel()
 	w := shared(t)
 	w.bind("reader")
@@ -124,7 +124,7 @@ func TestF15_ZombieRelay(t *testing.T) {
 	}
 }
 
-func TestUnroutableIsHeldShownAndDeliveredByItself(t *testing.T) {
+func TestF33_UnroutableIsHeldShownAndDeliveredByItself(t *testing.T) {
 	t.Parallel()
 	w := shared(t)
 	w.relay()
@@ -205,9 +205,9 @@ func (d *daemon) peak() float64 {
 	return float64(kib) / 1024
 }
 
-// TestMemoryStaysFlat drains a backlog. OUTLAST_TEST_BACKLOG sets its size; `make
+// TestF31_MemoryStaysFlat drains a backlog. OUTLAST_TEST_BACKLOG sets its size; `make
 // prove` drains a million rows.
-func TestMemoryStaysFlat(t *testing.T) {
+func TestF31_MemoryStaysFlat(t *testing.T) {
 	n := 100_000
 	if s := os.Getenv("OUTLAST_TEST_BACKLOG"); s != "" {
 		var err error

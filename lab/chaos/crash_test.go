@@ -230,9 +230,9 @@ func TestCrash(t *testing.T) {
 	t.Logf("%d processes were killed; %d messages went to billing and their answers back", kills, g.number(g.ordersDB, `SELECT count(*) FROM sent`))
 }
 
-// TestOrderedGroupKilledAndDrained: two instances of an ordered group, one killed,
+// TestF68_OrderedGroupKilledAndDrained: two instances of an ordered group, one killed,
 // one drained, while messages come: order kept, one effect each.
-func TestOrderedGroupKilledAndDrained(t *testing.T) {
+func TestF68_OrderedGroupKilledAndDrained(t *testing.T) {
 	g := newCrashRig(t)
 	g.start("writer", "writer")
 	g.start("orders", "orders")

@@ -71,7 +71,7 @@ func TestHandlePgxWorksInTheTransactionOfTheMark(t *testing.T) {
 	}
 }
 
-func TestCommitTellsThreeOutcomes(t *testing.T) {
+func TestF02_CommitTellsThreeOutcomes(t *testing.T) {
 	t.Parallel()
 	db, store := open(t)
 	ctx := t.Context()

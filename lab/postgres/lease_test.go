@@ -10,10 +10,10 @@ import (
 	"github.com/outlastmq/outlast"
 )
 
-// TestAnEpochHasOneOwner lets owners come, renew, stall past their end and leave,
+// TestF13_AnEpochHasOneOwner lets owners come, renew, stall past their end and leave,
 // all at once: no two may ever hold a slot under the same epoch, nothing may
 // deadlock, and the last one left gets every slot.
-func TestAnEpochHasOneOwner(t *testing.T) {
+func TestF13_AnEpochHasOneOwner(t *testing.T) {
 	t.Parallel()
 	_, store := open(t)
 	ctx := t.Context()

@@ -38,11 +38,11 @@ type written struct {
 	start, end int64
 }
 
-// TestPickKeepsTheOrderOfTransactions writes from many transactions that commit in
+// TestF29_F11_PickKeepsTheOrderOfTransactions writes from many transactions that commit in
 // another order than they draw their seqs, with picks of odd sizes and settlements
 // beside them. No row may overtake one whose transaction had committed before its
 // INSERT began, or an earlier one of its own transaction; none may be lost or come twice.
-func TestPickKeepsTheOrderOfTransactions(t *testing.T) {
+func TestF29_F11_PickKeepsTheOrderOfTransactions(t *testing.T) {
 	t.Parallel()
 	db, store := open(t)
 	must(t, exec(t.Context(), db, "CREATE TABLE effects (id int PRIMARY KEY, n int)"))
@@ -193,11 +193,11 @@ func exec(ctx context.Context, db *sql.DB, query string) error {
 	return err
 }
 
-// TestPickSchedules forces the schedules in which a cursor alone goes wrong. A step
+// TestF09_PickSchedules forces the schedules in which a cursor alone goes wrong. A step
 // is "begin x", "xid x" (an xid long before any seq), "put x key", "commit x",
 // "roll back x", "pick" with the rows it must return, in order, "settle", or "race x":
 // x commits in the next pick, before its second statement.
-func TestPickSchedules(t *testing.T) {
+func TestF09_PickSchedules(t *testing.T) {
 	t.Parallel()
 	for name, schedule := range map[string]string{
 		"late commit of the same key": `
@@ -310,9 +310,9 @@ func (a *atStatement) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.Tr
 
 func (*atStatement) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// TestPickWithOldTransactionsOpen holds a snapshot and a writer open while rows come
+// TestF05_PickWithOldTransactionsOpen holds a snapshot and a writer open while rows come
 // and go: neither may keep rows back, and the writer's own row comes when it commits.
-func TestPickWithOldTransactionsOpen(t *testing.T) {
+func TestF05_PickWithOldTransactionsOpen(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	db, store := open(t)

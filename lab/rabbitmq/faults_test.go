@@ -13,9 +13,9 @@ import (
 	"github.com/outlastmq/outlast/lab/servers"
 )
 
-// TestKilledNode: what was in flight is unknown, nothing is called confirmed that the
+// TestF48_KilledNode: what was in flight is unknown, nothing is called confirmed that the
 // broker has not got, and everything flows again when the node is back.
-func TestKilledNode(t *testing.T) {
+func TestF48_KilledNode(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, "")
 	b := broker(c.URL())
@@ -205,8 +205,8 @@ func ctl(t *testing.T, c *servers.RabbitCluster, args ...string) {
 	}
 }
 
-// TestNothingLeaks: goroutines and files are flat over many lost connections.
-func TestNothingLeaks(t *testing.T) {
+// TestF54_F53_NothingLeaks: goroutines and files are flat over many lost connections.
+func TestF54_F53_NothingLeaks(t *testing.T) {
 	c := cluster(t, "")
 	b := broker(c.URL())
 	g := group("billing", "order.placed.v1")

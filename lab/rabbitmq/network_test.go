@@ -21,8 +21,8 @@ import (
 	"github.com/outlastmq/outlast/rabbitmq"
 )
 
-// TestSilentNode: a node that says nothing any more is found out by its heartbeats.
-func TestSilentNode(t *testing.T) {
+// TestF81_SilentNode: a node that says nothing any more is found out by its heartbeats.
+func TestF81_SilentNode(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, "")
 	b := broker(c.URL() + "?heartbeat=2&connection_timeout=1000")
@@ -69,9 +69,9 @@ func TestSilentNode(t *testing.T) {
 	})
 }
 
-// TestConsumerTimeout: the broker closes the channel of a consumer that keeps a message
+// TestF62_ConsumerTimeout: the broker closes the channel of a consumer that keeps a message
 // for too long, and the subscription starts again.
-func TestConsumerTimeout(t *testing.T) {
+func TestF62_ConsumerTimeout(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, "consumer_timeout = 1000")
 	ctl(t, c, "eval", "application:set_env(rabbit, channel_tick_interval, 1000).")

@@ -52,7 +52,7 @@ func TestSubscriber(t *testing.T) {
 		}
 	})
 
-	t.Run("comes back when its queue is deleted", func(t *testing.T) {
+	t.Run("F51_comes back when its queue is deleted", func(t *testing.T) {
 		t.Parallel()
 		vhost := servers.NewVHost(t)
 		b := broker(vhost.URL())
@@ -83,7 +83,7 @@ func TestSubscriber(t *testing.T) {
 		}
 	})
 
-	t.Run("names queue, argument and both values of a conflict", func(t *testing.T) {
+	t.Run("F52_names queue, argument and both values of a conflict", func(t *testing.T) {
 		t.Parallel()
 		vhost := servers.NewVHost(t)
 		b := broker(vhost.URL())

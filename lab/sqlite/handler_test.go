@@ -51,9 +51,9 @@ func wantNew(t *testing.T, s outlast.Store, id string) {
 	tx.Rollback()
 }
 
-// TestSwallowedErrors runs handlers that ignore an error that ended their
+// TestF65_SwallowedErrors runs handlers that ignore an error that ended their
 // transaction: nothing of them may remain.
-func TestSwallowedErrors(t *testing.T) {
+func TestF65_SwallowedErrors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name    string

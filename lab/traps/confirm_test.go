@@ -20,9 +20,9 @@ func parse(t *testing.T, address string) *url.URL {
 	return u
 }
 
-// TestRowsWithoutAConfirmOutliveTheRelay: a relay that settles on its way out all that
+// TestF32_RowsWithoutAConfirmOutliveTheRelay: a relay that settles on its way out all that
 // it has read, and not only what was confirmed, loses rows without a word.
-func TestRowsWithoutAConfirmOutliveTheRelay(t *testing.T) {
+func TestF32_RowsWithoutAConfirmOutliveTheRelay(t *testing.T) {
 	t.Parallel()
 	const n = 500
 	end := map[string]func(*rig.Process){"ended": (*rig.Process).End, "killed": (*rig.Process).Kill}
@@ -93,9 +93,9 @@ func buffered(t *testing.T, health string) int {
 	return report.Buffered
 }
 
-// TestAConfirmWaitHasADeadline: a relay that waits for a confirm without an end
+// TestF35_AConfirmWaitHasADeadline: a relay that waits for a confirm without an end
 // delivers nothing any more, and its health stays green.
-func TestAConfirmWaitHasADeadline(t *testing.T) {
+func TestF35_AConfirmWaitHasADeadline(t *testing.T) {
 	t.Parallel()
 	const n = 200
 	t.Run("on a connection that is deaf for ever", func(t *testing.T) {

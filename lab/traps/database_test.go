@@ -73,9 +73,9 @@ func TestOpenTransactionsElsewhereDelayNothing(t *testing.T) {
 	}
 }
 
-// TestLeasesAreJudgedByTheDatabasesClock: with the clock of the application two relays
+// TestF14_LeasesAreJudgedByTheDatabasesClock: with the clock of the application two relays
 // on two machines can hold one lease. No statement about leases takes an instant.
-func TestLeasesAreJudgedByTheDatabasesClock(t *testing.T) {
+func TestF14_LeasesAreJudgedByTheDatabasesClock(t *testing.T) {
 	t.Parallel()
 	w := rig.Shared(t)
 	store := postgres.Store(w.DB)

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestIDsAndReasonsAgree(t *testing.T) {
+	t.Parallel()
+	c, err := read("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range c.problems() {
+		t.Error(p)
+	}
+}
+
+func TestThePageIsMadeOfTheTests(t *testing.T) {
+	t.Parallel()
+	c, err := read("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join("../..", pageFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(page) != c.page() {
+		t.Errorf("%s is out of date: make failures, or go run ./catalogue in lab", pageFile)
+	}
+}
+
+func TestIDsBeginNames(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"TestF04_F41_LimitsAtTheDoor": "F04 F41", "F12_TwoRelays": "F12", "FuzzS05_Headers": "S05",
+		"TestF1_Short": "", "TestFoo": "", "F12_": "", "a F12_b": "",
+	} {
+		if got := strings.Join(idsOf(name), " "); got != want {
+			t.Errorf("idsOf(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestRowsAreRefusedWhenBroken(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"F01 | x", "F1 | x | y", "F01 | x | y\nF01 | x | y", "F01 | x | y | because", "F01 |  | y"} {
+		if _, err := parseRows(bad); err == nil {
+			t.Errorf("parseRows(%q) gave no error", bad)
+		}
+	}
+}

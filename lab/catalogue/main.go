@@ -1,0 +1,36 @@
+// Command catalogue keeps docs/failures.md: every failure of the catalogue with what
+// Outlast does about it, the tests that carry its ID in their names, and how they
+// ended last.
+//
+//	go run ./catalogue          writes the page from rows.txt, the tests, and kept results
+//	go run ./catalogue run      runs those tests first, and keeps how they ended
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "catalogue:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	c, err := read("..")
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(args) == 0:
+	case len(args) == 1 && args[0] == "run":
+		if err := c.runTests(); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("arguments %q: want none, or run", args)
+	}
+	return c.write()
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// suites are the tests that run the parts of outlasttest.
+var suites = map[string]string{
+	"store_":  "lab/postgres TestStore",
+	"broker_": "lab/rabbitmq TestConformance",
+}
+
+// event is a line of go test -json.
+type event struct {
+	Action, Test string
+}
+
+// runTests runs every test of the catalogue and keeps how each ended.
+func (c *catalogue) runTests() error {
+	byDir := map[string]map[string]bool{}
+	add := func(dir, top string) {
+		if byDir[dir] == nil {
+			byDir[dir] = map[string]bool{}
+		}
+		byDir[dir][top] = true
+	}
+	for _, t := range c.tests {
+		if t.top != "" {
+			add(filepath.Dir(t.file), t.top)
+			continue
+		}
+		for prefix, where := range suites {
+			if strings.HasPrefix(filepath.Base(t.file), prefix) {
+				dir, top, _ := strings.Cut(where, " ")
+				add(dir, top)
+			}
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(byDir)) {
+		tops := slices.Sorted(maps.Keys(byDir[dir]))
+		fmt.Fprintf(os.Stderr, "%s: %s\n", dir, strings.Join(tops, " "))
+		if err := c.runPackage(dir, tops); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runPackage does not mind failures: they are what it is to write down.
+func (c *catalogue) runPackage(dir string, tops []string) error {
+	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=30m", "-run", "^("+strings.Join(tops, "|")+")$", ".")
+	cmd.Dir = filepath.Join(c.root, dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	c.note(out, time.Now())
+	_ = cmd.Wait()
+	return nil
+}
+
+func (c *catalogue) note(out io.Reader, now time.Time) {
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<24)
+	for lines.Scan() {
+		var e event
+		if json.Unmarshal(lines.Bytes(), &e) != nil || e.Test == "" {
+			continue
+		}
+		if e.Action != "pass" && e.Action != "fail" && e.Action != "skip" {
+			continue
+		}
+		name := e.Test[strings.LastIndex(e.Test, "/")+1:]
+		if idsOf(name) != nil {
+			c.results[name] = result{e.Action, now.UTC().Format(time.DateOnly)}
+		}
+	}
+}
