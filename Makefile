@@ -81,6 +81,12 @@ chaos: ## Kill processes and servers over and over, and check that nothing is lo
 	@lab/install
 	cd lab && $(GO) test -run 'TestCrash' -count=1 -v $(CHAOSFLAGS) ./chaos/...
 
+# make fuzz FOR=1m runs each target for a minute; make fuzz EXECS=10000000 runs each until it has that
+# many executions in all, and goes on where an earlier run was stopped. ONLY=rabbitmq chooses targets.
+.PHONY: fuzz
+fuzz: ## Fuzz everything that parses what others wrote: FOR=1m or EXECS=10000000
+	cd lab && $(GO) run ./fuzz $(if $(FOR),-for $(FOR)) $(if $(EXECS),-execs $(EXECS)) $(if $(ONLY),-only '$(ONLY)')
+
 .PHONY: prove
 prove: ## The long proofs: a million rows, an outage of a minute, a hundred rounds of kills
 	@lab/install

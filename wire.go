@@ -140,7 +140,8 @@ func (f *fieldErrors) decodeHeader(m *Message, h WireHeader) {
 	}
 	instant := func(dst *time.Time) {
 		t, err := time.Parse(time.RFC3339Nano, h.Value)
-		if err != nil {
+		t = t.UTC()
+		if err != nil || t.Year() < 1 || t.Year() > 9999 { // an offset can lead out of the years that RFC 3339 has
 			f.add(h.Name, "an RFC 3339 time", quoted(h.Value))
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,7 +141,12 @@ func (b *broker) validate(address string) error {
 	}
 	b.secure = b.tls != nil
 	var shown []string
-	for part := range strings.SplitSeq(address, ",") {
+	parts := strings.Split(address, ",")
+	if cutPassword(parts) {
+		add("address", `with a scheme before every user, and "%2C" for a comma in a password`, unreadable)
+		parts, shown = nil, []string{unreadable}
+	}
+	for _, part := range parts {
 		show, limit := b.addServer(strings.TrimSpace(part))
 		shown = append(shown, show)
 		if limit != "" {
@@ -154,6 +160,16 @@ func (b *broker) validate(address string) error {
 	return nil
 }
 
+// cutPassword reports whether a comma may have cut a password in two: the part behind it
+// then has a user and no scheme, and the part before it would be shown as a host.
+func cutPassword(parts []string) bool {
+	return slices.ContainsFunc(parts[1:], func(part string) bool {
+		return strings.Contains(part, "@") && !strings.Contains(part, "://")
+	})
+}
+
+const unreadable = "(unreadable)"
+
 // addServer takes one address. It returns it without secrets, and the rule that
 // it breaks.
 func (b *broker) addServer(s string) (show, limit string) {
@@ -161,8 +177,10 @@ func (b *broker) addServer(s string) (show, limit string) {
 		s = "nats://" + s
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Hostname() == "" {
-		return "(unreadable)", `like "nats://host:4222"` // the parser's error would repeat the password
+	// The parser's error would repeat the password, and so would a host that an unescaped
+	// '/', '?' or '#' in the password ends early.
+	if err != nil || u.Hostname() == "" || strings.Contains(u.EscapedPath()+u.RawQuery+u.EscapedFragment(), "@") {
+		return unreadable, `like "nats://host:4222"`
 	}
 	if u.Port() == "" {
 		u.Host = net.JoinHostPort(u.Hostname(), "4222")

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/outlastmq/outlast"
@@ -97,6 +98,12 @@ func TestSettings(t *testing.T) {
 	e, ok := b.err.(*outlast.Error)
 	if !ok || e.Code != outlast.CodeInvalid || len(e.Fields) != 4 {
 		t.Errorf("not every bad setting is named: %v", b.err)
+	}
+	for _, address := range []string{"nats://u:7654321/x@localhost", "nats://u:7654321,x@localhost", "nats://u:7654321#x@localhost"} {
+		b := Broker(address).(*broker)
+		if b.err == nil || strings.Contains(b.Address()+b.err.Error(), "7654321") {
+			t.Errorf("a part of a password is shown: %s, %v", b.Address(), b.err)
+		}
 	}
 	if b := Broker("nats://example.org", AllowPlain()).(*broker); b.err != nil {
 		t.Error(b.err)

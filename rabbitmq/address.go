@@ -105,6 +105,12 @@ func parseAddress(field, raw string, bad *problems) (address, bool) {
 		bad.add(field, urlForm, fmt.Sprintf("(%d characters, not shown)", len(raw)))
 		return address{}, false
 	}
+	// An unescaped '/' or '?' in a password ends the host early, and the rest of the
+	// password is then taken for a virtual host or a parameter, and shown.
+	if strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
+		bad.add(field, urlForm, "(with an '@' behind its host, not shown)")
+		return address{}, false
+	}
 	a := address{host: u.Hostname(), vhost: "/", user: "guest", password: newSecret("guest")}
 	a.heartbeat, a.timeout = defaultHeartbeat, defaultDialTimeout
 	before := len(*bad)

@@ -6,17 +6,6 @@ import (
 	"fmt"
 )
 
-// Methods that are observed, as class<<16 | method.
-const (
-	methodBlocked      = 10<<16 | 60
-	methodUnblocked    = 10<<16 | 61
-	methodChannelOpen  = 20<<16 | 11 // open-ok
-	methodChannelClose = 20<<16 | 40
-	methodReturn       = 60<<16 | 50
-	methodAck          = 60<<16 | 80
-	methodNack         = 60<<16 | 120
-)
-
 // Property flags of a content header, in the order of the fields.
 const (
 	flagContentType     = 0x8000
@@ -32,6 +21,7 @@ const (
 	flagType            = 0x0020
 	flagUserID          = 0x0010
 	flagAppID           = 0x0008
+	flagClusterID       = 0x0004
 )
 
 const (
@@ -145,13 +135,16 @@ func readContentHeader(payload []byte) (contentHeader, error) {
 	if flags&flagTimestamp != 0 {
 		c.longlong()
 	}
-	for _, flag := range []uint16{flagType, flagUserID, flagAppID} {
+	for _, flag := range []uint16{flagType, flagUserID, flagAppID, flagClusterID} {
 		if flags&flag != 0 {
 			c.shortstr()
 		}
 	}
 	if c.failed {
 		return h, errShortFrame
+	}
+	if h.before != nil {
+		h.after = h.after[:len(h.after)-len(c.b)] // what follows the last property is nobody's
 	}
 	return h, tableErr
 }

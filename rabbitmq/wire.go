@@ -114,7 +114,11 @@ func (w *wire) next() error {
 		if len(payload) < 4 {
 			return errShortFrame
 		}
-		w.observer.method(channel, binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]), payload[4:])
+		class, method, args := binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]), payload[4:]
+		if err := checkMethod(class, method, args); err != nil {
+			return err
+		}
+		w.observer.method(channel, class, method, args)
 	case frameHeader:
 		h, err := readContentHeader(payload)
 		if errors.Is(err, errBadTable) {
