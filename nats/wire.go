@@ -25,20 +25,22 @@ const (
 func encode(m *outlast.Message, subject, reply string) (*client.Msg, error) {
 	h := client.Header{}
 	var escaped []string
+	set := func(name, value string) {
+		if strings.TrimSpace(value) != value {
+			value = url.PathEscape(value)
+			escaped = append(escaped, name)
+		}
+		h[name] = []string{value}
+	}
 	for _, w := range outlast.EncodeHeaders(m) {
 		// The server acts on such headers: one of them can purge a subject.
 		if strings.HasPrefix(strings.ToLower(w.Name), "nats-") || strings.EqualFold(w.Name, headerEscaped) {
 			return nil, fmt.Errorf("header %.80q: the name is NATS's own", w.Name)
 		}
-		value := w.Value
-		if strings.TrimSpace(value) != value {
-			value = url.PathEscape(value)
-			escaped = append(escaped, w.Name)
-		}
-		h[w.Name] = []string{value}
+		set(w.Name, w.Value)
 	}
 	if m.ContentType != "" {
-		h[headerContentType] = []string{m.ContentType}
+		set(headerContentType, m.ContentType)
 	}
 	if len(escaped) > 0 {
 		h[headerEscaped] = []string{strings.Join(escaped, ",")}
@@ -58,6 +60,11 @@ func decode(h client.Header, body []byte, foreign *outlast.ForeignQueue) (*outla
 	headers := make([]outlast.WireHeader, 0, len(h))
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		for _, value := range h[name] {
+			if slices.Contains(escaped, name) {
+				if plain, err := url.PathUnescape(value); err == nil {
+					value = plain
+				}
+			}
 			switch {
 			case strings.EqualFold(name, headerContentType):
 				if len(value) <= outlast.MaxAttribute {
@@ -68,11 +75,6 @@ func decode(h client.Header, body []byte, foreign *outlast.ForeignQueue) (*outla
 				name = "message-id"
 			case strings.EqualFold(name, headerEscaped), strings.HasPrefix(strings.ToLower(name), "nats-"):
 				continue
-			}
-			if slices.Contains(escaped, name) {
-				if plain, err := url.PathUnescape(value); err == nil {
-					value = plain
-				}
 			}
 			headers = append(headers, outlast.WireHeader{Name: name, Value: value})
 		}
