@@ -243,6 +243,8 @@ func (m *Message) Validate(maxBody int) error {
 	bad.text("exchange", m.Exchange, MaxType)
 	bad.text("routing_key", m.RoutingKey, MaxType)
 	bad.headers(m.Headers)
+	bad.instant("time", m.Time)
+	bad.instant("due", m.Due)
 	if m.Delay < 0 || m.Delay > MaxDelay {
 		bad.add("delay", "0 to 366 days", m.Delay)
 	}
@@ -260,6 +262,13 @@ func (f *fieldErrors) text(field, s string, limit int) {
 		f.add(field, fmt.Sprintf("at most %d bytes", limit), fmt.Sprintf("%d bytes", len(s)))
 	} else if !cleanText(s) {
 		f.add(field, "valid UTF-8 without control characters", quoted(s))
+	}
+}
+
+// instant refuses what cannot be written as an RFC 3339 time, and so cannot travel.
+func (f *fieldErrors) instant(field string, t time.Time) {
+	if y := t.UTC().Year(); y < 1 || y > 9999 {
+		f.add(field, "within the years 1 to 9999", fmt.Sprintf("the year %d", y))
 	}
 }
 

@@ -33,8 +33,8 @@ func TestF01_OnlyALiveTransactionCanPublish(t *testing.T) {
 	}
 }
 
-// TestF04_F41_LimitsAtTheDoor gives every field a value that breaks its limit.
-func TestF04_F41_LimitsAtTheDoor(t *testing.T) {
+// TestF04_F41_S07_S20_LimitsAtTheDoor gives every field a value that breaks its limit.
+func TestF04_F41_S07_S20_LimitsAtTheDoor(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 256)
 	many := outlast.Headers{}
@@ -64,6 +64,7 @@ func TestF04_F41_LimitsAtTheDoor(t *testing.T) {
 		"delay":           func(m *outlast.Message) { m.Delay = -1 },
 		"lifetime":        func(m *outlast.Message) { m.Lifetime = outlast.MaxDelay + 1 },
 		"due":             func(m *outlast.Message) { m.Delay, m.Due = 1, time.Now() },
+		"time":            func(m *outlast.Message) { m.Time = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) },
 	} {
 		m := message("order.placed.v1", "k", 1)
 		change(&m)
@@ -81,7 +82,7 @@ func TestF04_F41_LimitsAtTheDoor(t *testing.T) {
 
 func cleanPrint(s string) bool { return outlast.CleanErrorText(s) == s && !strings.Contains(s, "\x1b") }
 
-func TestLimitsAreInclusive(t *testing.T) {
+func TestF41_LimitsAreInclusive(t *testing.T) {
 	t.Parallel()
 	m := message("order.placed.v1", strings.Repeat("k", outlast.MaxKey), 1)
 	m.Body = make([]byte, outlast.DefaultMaxBody)
@@ -220,6 +221,35 @@ func TestBadContractsAreReportedByPublish(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		_ = tx.Rollback()
+	}
+}
+
+// TestS21_GarbageInATraceIsDropped: a trace that nobody can use, or that would forge a line
+// of a log, is not the message's fault.
+func TestS21_GarbageInATraceIsDropped(t *testing.T) {
+	t.Parallel()
+	for _, garbage := range []string{"a\nlevel=ERROR msg=forged", "\x1b[2J", "\xff", strings.Repeat("x", 10_000)} {
+		var m outlast.Message
+		err := outlast.DecodeHeaders(&m, []outlast.WireHeader{{Name: "traceparent", Value: garbage}, {Name: "tracestate", Value: garbage}, {Name: "ce-id", Value: "1"}})
+		if err != nil || m.TraceParent != "" || m.TraceState != "" || m.ID != "1" {
+			t.Errorf("%.40q: %+v, %v", garbage, m.Envelope, err)
+		}
+	}
+	var m outlast.Message // baggage is a header like others, and so within their limits
+	if err := outlast.DecodeHeaders(&m, []outlast.WireHeader{{Name: "baggage", Value: "a\nb"}}); err == nil || !cleanPrint(err.Error()) {
+		t.Errorf("%q", err)
+	}
+}
+
+// TestS20_TimesStayWithinRFC3339: an instant that an offset leads out of the years that RFC 3339
+// has could be received, and then neither stored nor sent on.
+func TestS20_TimesStayWithinRFC3339(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0000-06-01T00:00:00Z"} {
+		var m outlast.Message
+		if err := outlast.DecodeHeaders(&m, []outlast.WireHeader{{Name: "outlast-expires-at", Value: text}}); err == nil || !m.ExpiresAt.IsZero() {
+			t.Errorf("%s became %v, %v", text, m.ExpiresAt, err)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func TestCodecCarriesAMessageToItsHandler(t *testing.T) {
 	}
 }
 
-func TestCodecKeepsUnknownFields(t *testing.T) {
+func TestS14_CodecKeepsUnknownFields(t *testing.T) {
 	t.Parallel()
 	newer, err := proto.Marshal(wrapperspb.Int64(7)) // field 1 as a varint, which StringValue does not know
 	if err != nil {
@@ -49,7 +49,7 @@ func TestCodecKeepsUnknownFields(t *testing.T) {
 	}
 }
 
-func TestCodecRefuses(t *testing.T) {
+func TestS14_CodecRefuses(t *testing.T) {
 	t.Parallel()
 	if _, err := protobuf.Codec.Encode("text"); err == nil || !strings.Contains(err.Error(), "string") {
 		t.Errorf("a string: %v", err)

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outlastmq/outlast"
 )
@@ -182,6 +185,25 @@ func TestS22_WireRefusesBadFrames(t *testing.T) {
 	}
 }
 
+// TestS18_OnlyPersistentMandatoryMessages: what a broker would lose or drop in silence, or
+// close the channel for, cannot be asked for.
+func TestS18_OnlyPersistentMandatoryMessages(t *testing.T) {
+	t.Parallel()
+	p := publishing()
+	p.Message.ExpiresAt = time.Now().Add(time.Hour)
+	e, err := encode(p, frameMax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if method := e.appendMethod(nil); method[len(method)-1] != 1 {
+		t.Error("not mandatory")
+	}
+	d := readDelivery(t, e.appendHeader(nil))
+	if d.DeliveryMode != amqp.Persistent || d.Expiration != "" || d.Priority != 0 || d.ReplyTo != "" || d.UserId != "" {
+		t.Errorf("%+v", d)
+	}
+}
+
 // TestWireKeepsFramesApart: a publish never lands within a frame that the library
 // writes in pieces.
 func TestWireKeepsFramesApart(t *testing.T) {
@@ -261,5 +283,41 @@ func TestWireWritesNeverBlock(t *testing.T) {
 	<-w.written
 	if _, err := w.Write([]byte("x")); err == nil {
 		t.Error("a write on an ended connection succeeded")
+	}
+}
+
+// TestS22_WireEndsWhenTheLibraryStops: a library that takes no more frames is noticed, and
+// one that waits for frames is left alone.
+func TestS22_WireEndsWhenTheLibraryStops(t *testing.T) {
+	t.Parallel()
+	client, server := net.Pipe()
+	w := newWire(client, &seen{})
+	defer func() { <-w.written }()
+	go server.Write([]byte{frameHeartbeat, 0, 0, 0, 0, 0, 0, frameEnd}) // an error shows below
+	if _, err := io.ReadFull(w, make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	w.look()
+	reading := make(chan error)
+	go func() {
+		_, err := w.Read(make([]byte, 1))
+		reading <- err
+	}()
+	for w.reads.Load()%2 == 0 {
+		runtime.Gosched() // nothing tells that Read has begun
+	}
+	w.look()
+	w.look()
+	if err := w.failure(); err != nil {
+		t.Fatalf("the library waits, and %v", err)
+	}
+	go server.Write([]byte{frameHeartbeat, 0, 0, 0, 0, 0, 0, frameEnd})
+	if err := <-reading; err != nil {
+		t.Fatal(err)
+	}
+	w.look()
+	w.look()
+	if err := w.failure(); !errors.Is(err, errUnread) {
+		t.Errorf("the library has stopped, and %v", err)
 	}
 }

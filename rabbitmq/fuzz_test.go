@@ -22,7 +22,7 @@ import (
 
 // reading is a wire that reads sent, without sockets and goroutines.
 func reading(sent []byte, o observer) *wire {
-	return &wire{reader: bufio.NewReaderSize(bytes.NewReader(sent), 16), observer: o}
+	return &wire{reader: bufio.NewReaderSize(bytes.NewReader(sent), 16), observer: o, failed: make(chan struct{})}
 }
 
 func printable(s string) bool {

@@ -127,10 +127,15 @@ func (p *publisher) begin(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.session, p.lanes = s, map[int]*lane{}
-	p.linkLocked(outlast.LinkUp, "")
 	s.mu.Lock()
-	s.onBlocked = p.blocked
+	s.onBlocked = p.blocked // waits for p.mu
+	blocked, reason := s.wire.blocked.Load(), s.blockedBy
 	s.mu.Unlock()
+	if blocked {
+		p.linkLocked(outlast.LinkBlocked, reason)
+		return
+	}
+	p.linkLocked(outlast.LinkUp, "")
 }
 
 // end resolves everything that was on the session.

@@ -34,6 +34,7 @@ type session struct {
 	mu        sync.Mutex
 	lanes     map[uint16]*lane
 	onBlocked func(blocked bool, reason string) // called from the reading goroutine; must not block
+	blockedBy string                            // the broker's reason
 	reason    error                             // why it ended
 
 	pending map[uint16]returnedMethod // reading goroutine only
@@ -145,6 +146,10 @@ func (b *broker) amqpConfig(a address, purpose string) amqp.Config {
 }
 
 func (s *session) watch(closed chan *amqp.Error) {
+	s.tasks.Go(func() {
+		<-s.wire.failed
+		_ = s.conn.Close() // it cannot write, and so notices that it has ended
+	})
 	var reason error
 	for err := range closed {
 		reason = err
@@ -246,8 +251,9 @@ func (s *session) method(channel, class, method uint16, args []byte) {
 }
 
 func (s *session) blocked(blocked bool, reason string) {
-	s.wire.setBlocked(blocked)
 	s.mu.Lock()
+	s.wire.setBlocked(blocked)
+	s.blockedBy = reason
 	tell := s.onBlocked
 	s.mu.Unlock()
 	tell(blocked, reason)

@@ -29,6 +29,7 @@ const (
 
 var (
 	errWireClosed = errors.New("the connection is closed")
+	errUnread     = errors.New("the broker sent what the client library did not take")
 	errStalled    = fmt.Errorf("the broker took no data for %v", stallLimit)
 )
 
@@ -62,18 +63,27 @@ type wire struct {
 	blocked  atomic.Bool
 	since    atomic.Int64 // when the current write began; 0 when none is going on
 	watchdog *time.Timer
+
+	failed chan struct{} // closed when err is set
+	reads  atomic.Uint64 // entries into Read and returns from it: even while the library works
+	seen   uint64        // reads, when the library was last looked at
+	looker *time.Timer
 }
 
 func newWire(conn net.Conn, o observer) *wire {
-	w := &wire{Conn: conn, reader: bufio.NewReaderSize(conn, 64<<10), observer: o, written: make(chan struct{})}
+	w := &wire{Conn: conn, reader: bufio.NewReaderSize(conn, 64<<10), observer: o, written: make(chan struct{}), failed: make(chan struct{})}
 	w.work.L, w.room.L = &w.mu, &w.mu
 	w.watchdog = time.AfterFunc(time.Hour, w.watch)
+	w.looker = time.AfterFunc(time.Hour, w.look)
+	w.looker.Reset(stallLimit)
 	go w.writeOut()
 	return w
 }
 
 // Read hands the library what has been checked.
 func (w *wire) Read(p []byte) (int, error) {
+	w.reads.Add(1)
+	defer w.reads.Add(1)
 	for len(w.rest) == 0 {
 		if err := w.next(); err != nil {
 			return 0, err
@@ -213,6 +223,7 @@ func (w *wire) setBlocked(blocked bool) {
 func (w *wire) writeOut() {
 	defer close(w.written)
 	defer w.watchdog.Stop()
+	defer w.looker.Stop()
 	defer w.Conn.Close()
 	var spare []byte
 	for {
@@ -259,6 +270,23 @@ func (w *wire) watch() {
 	w.abort(errStalled)
 }
 
+// look ends a connection when the library has not asked for more since the last look. It
+// waits for ever to hand on an answer that nobody asked for, and then notices nothing any
+// more: neither heartbeats that stay away nor the end of the socket.
+func (w *wire) look() {
+	now := w.reads.Load()
+	if now%2 == 0 && now > 0 && now == w.seen {
+		w.abort(errUnread)
+		return
+	}
+	w.seen = now
+	select {
+	case <-w.failed:
+	default:
+		w.looker.Reset(stallLimit)
+	}
+}
+
 // abort closes the socket at once.
 func (w *wire) abort(err error) {
 	w.mu.Lock()
@@ -270,6 +298,7 @@ func (w *wire) abort(err error) {
 func (w *wire) failLocked(err error) {
 	if w.err == nil {
 		w.err = err
+		close(w.failed)
 	}
 	w.work.Signal()
 	w.room.Broadcast()

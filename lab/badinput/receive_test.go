@@ -65,9 +65,9 @@ func nested(depth int) amqp.Table {
 	return table
 }
 
-// TestS07_S09_HeadersOfForeignPublishers: what no message of ours would have becomes a dead
+// TestS04_S06_S07_S09_HeadersOfForeignPublishers: what no message of ours would have becomes a dead
 // letter with its reason, and the consumer goes on.
-func TestS07_S09_HeadersOfForeignPublishers(t *testing.T) {
+func TestS04_S06_S07_S09_HeadersOfForeignPublishers(t *testing.T) {
 	t.Parallel()
 	w := rig.Shared(t)
 	var in inbox

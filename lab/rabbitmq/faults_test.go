@@ -150,8 +150,8 @@ func TestBlockedStop(t *testing.T) {
 	r.all(len(all))
 }
 
-// TestTooLargeBody: the broker closes the lane, and says nothing about the route.
-func TestTooLargeBody(t *testing.T) {
+// TestF42_TooLargeBody: the broker closes the lane, and says nothing about the route.
+func TestF42_TooLargeBody(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, "max_message_size = 65536")
 	b := broker(c.URL())
