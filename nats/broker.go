@@ -164,7 +164,8 @@ func (b *broker) validate(address string) error {
 // then has a user and no scheme, and the part before it would be shown as a host.
 func cutPassword(parts []string) bool {
 	return slices.ContainsFunc(parts[1:], func(part string) bool {
-		return strings.Contains(part, "@") && !strings.Contains(part, "://")
+		scheme, _, _ := strings.Cut(part, "://") // all of part when it has none
+		return strings.Contains(scheme, "@")
 	})
 }
 

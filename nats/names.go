@@ -86,7 +86,7 @@ func covers(filter, sub string) bool {
 	f, s := strings.Split(filter, "."), strings.Split(sub, ".")
 	for i, t := range f {
 		switch {
-		case t == ">":
+		case t == ">" && i == len(f)-1:
 			return len(s) > i
 		case i >= len(s) || s[i] == ">":
 			return false

@@ -40,6 +40,7 @@ func TestCovers(t *testing.T) {
 		{"a.b", "a.b", true}, {"a.b", "a.c", false}, {"a.*", "a.b", true}, {"a.*", "a.b.c", false}, {"a.*", "a", false},
 		{"a.>", "a.b.c", true}, {"a.>", "a", false}, {">", "a", true}, {"a.*", "a.*", true}, {"a.*", "a.>", false},
 		{"a.>", "a.*", true}, {"a.b", "a.*", false}, {"*.b", "a.b", true}, {"a.b.c", "a.b", false},
+		{">.", ">", false}, {">.a", "a.a", false},
 	} {
 		if got := covers(c.filter, c.subject); got != c.want {
 			t.Errorf("covers(%q, %q) = %v", c.filter, c.subject, got)
@@ -99,7 +100,7 @@ func TestSettings(t *testing.T) {
 	if !ok || e.Code != outlast.CodeInvalid || len(e.Fields) != 4 {
 		t.Errorf("not every bad setting is named: %v", b.err)
 	}
-	for _, address := range []string{"nats://u:7654321/x@localhost", "nats://u:7654321,x@localhost", "nats://u:7654321#x@localhost"} {
+	for _, address := range []string{"nats://u:7654321/x@localhost", "nats://u:7654321,x@localhost", "nats://u:7654321#x@localhost", "nats://u:7654321,x@s://localhost"} {
 		b := Broker(address).(*broker)
 		if b.err == nil || strings.Contains(b.Address()+b.err.Error(), "7654321") {
 			t.Errorf("a part of a password is shown: %s, %v", b.Address(), b.err)

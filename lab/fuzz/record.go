@@ -11,7 +11,8 @@ import (
 const head = `# Fuzzing
 
 What ` + "`make fuzz`" + ` has executed, one row for each target and day. The inputs that reached new code are kept in
-` + "`testdata/fuzz`" + ` beside each target (the shortest of them), and every ` + "`go test`" + ` runs them.
+` + "`testdata/fuzz`" + ` beside each target (the shortest of them), and every ` + "`go test`" + ` runs them. So are those that broke a target; they
+are mended when all tests pass.
 
 | folder | target | date | executions | crashes |
 |---|---|---|---|---|
