@@ -242,9 +242,9 @@ func TestS22_TinyFrameMax(t *testing.T) {
 	}
 }
 
-// TestF25_SilenceIsNoticed: a broker that withholds its heartbeats is left, whatever
+// TestF81_SilenceIsNoticed: a broker that withholds its heartbeats is left, whatever
 // the socket says.
-func TestF25_SilenceIsNoticed(t *testing.T) {
+func TestF81_SilenceIsNoticed(t *testing.T) {
 	t.Parallel()
 	server := fakebroker.New(t, fakebroker.Script{Heartbeat: 1, Published: func(ch *fakebroker.Channel, p fakebroker.Publish) {
 		if ch.Conn.Number() > 1 {
