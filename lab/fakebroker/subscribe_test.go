@@ -96,7 +96,7 @@ func TestF50_F61_AcksBelongToTheirSession(t *testing.T) {
 	}
 	var work sync.WaitGroup
 	for _, d := range old { // fifty slow handlers that end now
-		work.Go(d.Ack)
+		work.Go(func() { d.Ack() })
 	}
 	work.Wait()
 	fresh[49].Ack()
