@@ -11,7 +11,6 @@ MODULES := . embedded prometheus cmd/outlast examples lab
 # documents that they look at are outside of their module, so that no result may come from the cache.
 LABFLAGS   ?= -race -count=1 -timeout 20m
 TESTFLAGS  ?= -race -timeout 10m
-CHAOSFLAGS ?= -timeout 1h
 
 # each runs a command in every module, goes on after a failure, and fails in the end.
 each = status=0; for module in $(1); do (cd "$$module" && $(2)) || status=1; done; exit $$status
@@ -76,10 +75,19 @@ bench: ## Measure against other outboxes on real servers, about 10 minutes; BENC
 	@mkdir -p bin
 	cd lab && $(GO) run ./bench $(BENCH) --json ../bin/bench.json --markdown ../bin/bench.md --svg ../bin/bench.svg
 
+# A storm: see lab/storm. SEED repeats the faults of a run, RUNS makes a series that goes on where it was
+# interrupted, APPEND=1 writes each run into docs/proof/chaos.md.
+STORM = $(GO) run ./storm/cmd $(if $(SEED),-seed $(SEED)) -folder ../.storm/runs
+
 .PHONY: chaos
-chaos: ## Kill processes and servers over and over, and check that nothing is lost
+chaos: ## Storms of faults from a seed on a whole system, about 5 minutes each: SEED=n RUNS=n FOR=3m APPEND=1
 	@lab/install
-	cd lab && $(GO) test -run 'TestCrash' -count=1 -v $(CHAOSFLAGS) ./chaos/...
+	cd lab && $(STORM) -for $(or $(FOR),3m) -runs $(or $(RUNS),1) $(if $(APPEND),-append ../docs/proof/chaos.md)
+
+.PHONY: soak
+soak: ## A long storm with many messages, in legs; goes on where it stopped: FOR=2h MESSAGES=1000000 LEGS=4
+	@lab/install
+	cd lab && $(STORM) -for $(or $(FOR),2h) -messages $(or $(MESSAGES),1000000) -legs $(or $(LEGS),4) -batch 16 -pause 10s -soak ../docs/proof/soak.md
 
 # make fuzz FOR=1m runs each target for a minute; make fuzz EXECS=10000000 runs each until it has that
 # many executions in all, and goes on where an earlier run was stopped. ONLY=rabbitmq chooses targets.
@@ -92,7 +100,7 @@ prove: ## The long proofs: a million rows, an outage of a minute, a hundred roun
 	@lab/install
 	cd lab && OUTLAST_TEST_BACKLOG=1000000 $(GO) test -run 'TestMemory' -count=1 -v -timeout 1h ./chain
 	cd lab && OUTLAST_TEST_OUTAGE=60s $(GO) test -run 'TestDemo_on_real_servers_through_a_cut' -count=1 -v -timeout 1h ./demo
-	cd lab && OUTLAST_TEST_ROUNDS=100 $(GO) test -run 'TestCrash' -count=1 -v -timeout 1h ./chaos
+	cd lab && OUTLAST_TEST_ROUNDS=100 $(GO) test -run 'TestCrash' -count=1 -v -timeout 1h ./storm
 
 .PHONY: failures
 failures: ## Run the tests of the catalogue of failures and write docs/failures.md

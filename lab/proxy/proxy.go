@@ -3,11 +3,14 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
+	"time"
 )
 
 // Direction names one half of a connection.
@@ -41,7 +44,17 @@ type Proxy struct {
 	links    map[*link]struct{}
 	stalled  bool
 	closed   bool
+	delay    time.Duration
+	trigger  *trigger  // nil: none
 	budgets  [2]budget // by Direction
+}
+
+// trigger waits for bytes that cut the proxy.
+type trigger struct {
+	in      Direction
+	pattern []byte
+	cut     Direction
+	after   int64
 }
 
 // budget is what may still pass before the cut that CutAfter asked for.
@@ -56,6 +69,8 @@ type link struct {
 	closed bool
 	deaf   bool
 	ends   []net.Conn
+	tails  [2][]byte // the last bytes, for a pattern that comes in two pieces
+	own    [2]budget // by Direction: what may still pass before the cut of a trigger
 }
 
 // New returns a proxy that listens on a free loopback port and forwards to target, a
@@ -117,6 +132,24 @@ func (p *Proxy) CutAfter(d Direction, n int64) {
 	}
 }
 
+// CutOn cuts the proxy the next time that pattern has passed in direction in on one of its
+// connections: when, after the pattern's last byte, n further bytes have passed in direction
+// cut of that connection. With in Up and cut Down it is the reply to a request that is cut
+// short; n of 0 lets none of it through. A second call replaces the first; Restore forgets it.
+func (p *Proxy) CutOn(in Direction, pattern []byte, cut Direction, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trigger = &trigger{in, slices.Clone(pattern), cut, n}
+}
+
+// Delay lets everything that passes wait for d, in both directions, until Restore. As each
+// piece of up to 32 KiB waits for itself, it also bounds the throughput.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
 // Cuts receives a value when the proxy has been cut. Cuts that nobody waited for are
 // counted as one.
 func (p *Proxy) Cuts() <-chan struct{} { return p.cuts }
@@ -141,7 +174,7 @@ func (p *Proxy) Deafen() {
 }
 
 // Restore ends every fault: the proxy listens again on its old port, a stalled connection
-// goes on, and a CutAfter that has not struck is forgotten. Connections that were cut
+// goes on, and a CutAfter or CutOn that has not struck is forgotten. Connections that were cut
 // or are deaf stay so.
 func (p *Proxy) Restore() error {
 	p.mu.Lock()
@@ -149,7 +182,10 @@ func (p *Proxy) Restore() error {
 	if p.closed {
 		return fmt.Errorf("restore the proxy to %s: %w", p.target, net.ErrClosed)
 	}
-	p.stalled, p.budgets = false, [2]budget{}
+	p.stalled, p.budgets, p.trigger, p.delay = false, [2]budget{}, nil, 0
+	for l := range p.links {
+		l.unlimit()
+	}
 	p.changed.Broadcast()
 	if p.listener != nil {
 		return nil
@@ -265,7 +301,11 @@ func (p *Proxy) pass(l *link, d Direction, to net.Conn, data []byte) bool {
 	if d == Down && l.isDeaf() {
 		return true
 	}
-	allowed, last := p.spend(d, len(data))
+	if !l.wait(p.latency()) {
+		return false
+	}
+	p.watch(l, d, data)
+	allowed, last := p.spend(l, d, len(data))
 	if _, err := to.Write(data[:allowed]); err != nil {
 		return false
 	}
@@ -287,18 +327,62 @@ func (p *Proxy) awaitFlow(l *link) bool {
 	return !l.isClosed()
 }
 
-// spend takes n bytes from the direction's budget, as far as it goes, and reports whether
-// that was the last of it.
-func (p *Proxy) spend(d Direction, n int) (allowed int, last bool) {
+// watch looks for the trigger's pattern and gives the link a budget when it has come.
+func (p *Proxy) watch(l *link, d Direction, data []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	b := &p.budgets[d]
-	if !b.limited {
-		return n, false
+	t := p.trigger
+	if t == nil || t.in != d {
+		return
 	}
-	allowed = int(min(int64(n), b.left))
-	b.left -= int64(allowed)
-	return allowed, b.left == 0
+	seen := append(l.tails[d], data...)
+	at := bytes.Index(seen, t.pattern)
+	if at < 0 {
+		l.tails[d] = slices.Clone(seen[max(0, len(seen)-len(t.pattern)+1):])
+		return
+	}
+	left := t.after
+	if t.cut == d {
+		left += int64(at + len(t.pattern) - len(l.tails[d]))
+	}
+	l.own[t.cut], l.tails[d], p.trigger = budget{limited: true, left: left}, nil, nil
+}
+
+// spend takes n bytes from the budgets of the direction and of the link, as far as they go,
+// and reports whether that was the last of one.
+func (p *Proxy) spend(l *link, d Direction, n int) (allowed int, last bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	allowed = n
+	for _, b := range []*budget{&p.budgets[d], &l.own[d]} {
+		if b.limited {
+			allowed = int(min(int64(allowed), b.left))
+		}
+	}
+	for _, b := range []*budget{&p.budgets[d], &l.own[d]} {
+		if b.limited {
+			b.left -= int64(allowed)
+			last = last || b.left == 0
+		}
+	}
+	return allowed, last
+}
+
+func (p *Proxy) latency() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.delay
+}
+
+// unlimit needs p.mu of the link's proxy.
+func (l *link) unlimit() { l.own, l.tails = [2]budget{}, [2][]byte{} }
+
+// wait reports false when the link was closed meanwhile.
+func (l *link) wait(d time.Duration) bool {
+	if d > 0 {
+		time.Sleep(d)
+	}
+	return !l.isClosed()
 }
 
 // add reports false, and closes conn, when the link was cut in the meantime.

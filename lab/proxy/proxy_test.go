@@ -109,6 +109,45 @@ func TestProxy(t *testing.T) {
 		send(t, other, "y")
 		wantRead(t, other, "y")
 	})
+	t.Run("cut_on_a_request_keeps_the_reply_back", func(t *testing.T) {
+		t.Parallel()
+		p := newEcho(t)
+		conn := dial(t, p)
+		send(t, conn, "begin;")
+		wantRead(t, conn, "begin;")
+		p.CutOn(proxy.Up, []byte("commit"), proxy.Down, 3)
+		send(t, conn, "com") // the pattern comes in two pieces
+		wantRead(t, conn, "com")
+		send(t, conn, "mit;")
+		<-p.Cuts()
+		if got := wantEnd(t, conn); string(got) != "mit" {
+			t.Errorf("%q came back, want 3 bytes", got)
+		}
+		if err := p.Restore(); err != nil {
+			t.Fatal(err)
+		}
+		again := dial(t, p)
+		send(t, again, "commit;") // the trigger is spent
+		wantRead(t, again, "commit;")
+	})
+	t.Run("cut_on_a_message_cuts_behind_it_in_its_direction", func(t *testing.T) {
+		t.Parallel()
+		p := newEcho(t)
+		conn := dial(t, p)
+		p.CutOn(proxy.Down, []byte("ack"), proxy.Down, 1)
+		send(t, conn, "one ack two")
+		if got := wantEnd(t, conn); string(got) != "one ack " {
+			t.Errorf("%q came back", got)
+		}
+	})
+	t.Run("delay_loses_nothing", func(t *testing.T) {
+		t.Parallel()
+		p := newEcho(t)
+		p.Delay(time.Millisecond)
+		conn := dial(t, p)
+		send(t, conn, "late")
+		wantRead(t, conn, "late")
+	})
 	t.Run("cut_ends_connections_and_refuses_new_ones_until_restored", func(t *testing.T) {
 		t.Parallel()
 		p := newEcho(t)

@@ -29,6 +29,9 @@ type PostgresConfig struct {
 	// Settings are further settings as in postgresql.conf, such as
 	// {"max_prepared_transactions": "10"}. They win over ours.
 	Settings map[string]string
+
+	// Host is where the server runs.
+	Host Host
 }
 
 // PostgresServer is a PostgreSQL server on a loopback port. Its methods may be called
@@ -63,8 +66,24 @@ func Postgres(ctx context.Context, config PostgresConfig) (*PostgresServer, erro
 	if err := initdb(ctx, bin, home.join("data"), account); err != nil {
 		return nil, errors.Join(err, home.remove())
 	}
-	s := &PostgresServer{
-		url:    fmt.Sprintf("postgres://outlast@%s/postgres?sslmode=disable", loopback(port)),
+	if config.Host.IP != "" {
+		// A namespace holds nobody but the test.
+		const everybody = "host all all 0.0.0.0/0 trust\nhost replication all 0.0.0.0/0 trust\n"
+		if err := appendTo(home.join("data", "pg_hba.conf"), everybody); err != nil {
+			return nil, errors.Join(err, home.remove())
+		}
+	}
+	s := describePostgres(bin, account, home, port, config)
+	if err := s.Start(ctx); err != nil {
+		return nil, errors.Join(err, home.remove())
+	}
+	return s, nil
+}
+
+// describePostgres describes a server whose data is in home; nothing runs until Start.
+func describePostgres(bin string, account *syscall.Credential, home *folder, port int, config PostgresConfig) *PostgresServer {
+	return &PostgresServer{
+		url:    fmt.Sprintf("postgres://outlast@%s/postgres?sslmode=disable", config.Host.address(port)),
 		folder: home,
 		process: &process{
 			name:       "postgres",
@@ -76,17 +95,14 @@ func Postgres(ctx context.Context, config PostgresConfig) (*PostgresServer, erro
 			stopSignal: syscall.SIGINT, // "fast": ends sessions, then writes a checkpoint
 			// An immediate shutdown: as abrupt as a kill, but it frees the shared memory.
 			deathSig: syscall.SIGQUIT,
+			host:     config.Host,
 		},
 	}
-	if err := s.Start(ctx); err != nil {
-		return nil, errors.Join(err, home.remove())
-	}
-	return s, nil
 }
 
 func postgresArgs(data string, port int, config PostgresConfig) []string {
 	settings := map[string]string{
-		"listen_addresses":        "127.0.0.1",
+		"listen_addresses":        config.Host.ip(),
 		"port":                    strconv.Itoa(port),
 		"unix_socket_directories": "",
 		"max_connections":         "300", // many parallel tests share one server
@@ -107,13 +123,8 @@ func postgresArgs(data string, port int, config PostgresConfig) []string {
 }
 
 func initdb(ctx context.Context, bin, data string, account *syscall.Credential) error {
-	if err := os.Mkdir(data, 0o700); err != nil {
-		return fmt.Errorf("make the data folder: %w", err)
-	}
-	if account != nil {
-		if err := os.Chown(data, int(account.Uid), int(account.Gid)); err != nil {
-			return fmt.Errorf("hand over the data folder: %w", err)
-		}
+	if err := makeDataFolder(data, account); err != nil {
+		return err
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "outlast",
 		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
@@ -121,6 +132,19 @@ func initdb(ctx context.Context, bin, data string, account *syscall.Credential) 
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, output)
+	}
+	return nil
+}
+
+func makeDataFolder(data string, account *syscall.Credential) error {
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
+	}
+	if account == nil {
+		return nil
+	}
+	if err := os.Chown(data, int(account.Uid), int(account.Gid)); err != nil {
+		return fmt.Errorf("hand over the data folder: %w", err)
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ type process struct {
 	otherLogs  []string            // files that the program writes itself, for error messages
 	stopSignal syscall.Signal      // asks for an orderly end
 	deathSig   syscall.Signal      // sent by the kernel when this process dies
+	host       Host
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // nil: not running
@@ -65,7 +66,7 @@ func (p *process) start() error {
 	// then decides how its servers end.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: p.user}
 	dieWithParent(cmd.SysProcAttr, p.deathSig)
-	if err := cmd.Start(); err != nil {
+	if err := p.host.enter(cmd.Start); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	exited := make(chan struct{})

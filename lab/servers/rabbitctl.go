@@ -40,16 +40,16 @@ func (n *RabbitNode) Ctl(ctx context.Context, args ...string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(n.cluster.sbin, "rabbitmqctl"),
 		append([]string{"--silent", "--node", n.name}, args...)...)
-	cmd.Env = append(n.cluster.environment(),
+	cmd.Env = append(n.common(),
 		fmt.Sprintf("RABBITMQ_CTL_DIST_PORT_MIN=%d", port),
 		fmt.Sprintf("RABBITMQ_CTL_DIST_PORT_MAX=%d", port),
-		"RABBITMQ_CTL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false")
+		"RABBITMQ_CTL_ERL_ARGS="+n.distribution())
 	cmd.Dir = n.cluster.folder.path
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	dieWithParent(cmd.SysProcAttr, syscall.SIGKILL)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
+	if err := n.host.enter(cmd.Run); err != nil {
 		return "", fmt.Errorf("rabbitmqctl %s on %s: %w\n%s%s",
 			strings.Join(args, " "), n.name, err, stdout.String(), stderr.String())
 	}

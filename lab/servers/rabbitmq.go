@@ -31,6 +31,10 @@ type RabbitConfig struct {
 	// NetTick is the time after which a node calls a silent peer dead (net_ticktime), in
 	// whole seconds. Default: Erlang's 60 s, which is long for a test that freezes nodes.
 	NetTick time.Duration
+
+	// Hosts are where the nodes run, one for each, each with an epmd of its own. Default:
+	// all on loopback.
+	Hosts []Host
 }
 
 func (c RabbitConfig) validate() error {
@@ -41,14 +45,25 @@ func (c RabbitConfig) validate() error {
 	if c.NetTick < 0 || c.NetTick%time.Second != 0 {
 		wrong = append(wrong, fmt.Errorf("RabbitConfig.NetTick %v: must be whole seconds", c.NetTick))
 	}
+	if n := len(c.Hosts); n > 0 && n != c.Nodes {
+		wrong = append(wrong, fmt.Errorf("RabbitConfig.Hosts: %d, must be one for each of %d nodes", n, c.Nodes))
+	}
 	return errors.Join(wrong...)
+}
+
+// host is where node i runs.
+func (c RabbitConfig) host(i int) Host {
+	if len(c.Hosts) == 0 {
+		return Host{}
+	}
+	return c.Hosts[i]
 }
 
 // RabbitCluster is one or more RabbitMQ nodes on loopback ports. The user guest may do
 // everything. Its methods may be called concurrently.
 type RabbitCluster struct {
 	nodes    []*RabbitNode
-	epmd     *process // names Erlang's nodes; nil: the cluster is not ours
+	epmds    []*process // name Erlang's nodes, one on each host; none: the cluster is not ours
 	epmdPort int
 	sbin     string
 	folder   *folder
@@ -87,7 +102,13 @@ func RabbitMQ(ctx context.Context, config RabbitConfig) (*RabbitCluster, error) 
 		return nil, err
 	}
 	c := &RabbitCluster{sbin: sbin, folder: home, config: config, epmdPort: ports[0]}
-	c.epmd = newEPMD(epmdPath, home, c.epmdPort)
+	hosts := config.Hosts
+	if len(hosts) == 0 {
+		hosts = []Host{{}}
+	}
+	for i, host := range hosts {
+		c.epmds = append(c.epmds, newEPMD(epmdPath, home.join(fmt.Sprintf("epmd%d.log", i+1)), host, c.epmdPort))
+	}
 	for i := range config.Nodes {
 		c.nodes = append(c.nodes, newRabbitNode(c, i, ports[1+2*i], ports[2+2*i]))
 	}
@@ -99,13 +120,14 @@ func RabbitMQ(ctx context.Context, config RabbitConfig) (*RabbitCluster, error) 
 
 // newEPMD describes an epmd of our own: the usual one is shared by the whole machine, and
 // the first Erlang node would start it for ever.
-func newEPMD(path string, home *folder, port int) *process {
+func newEPMD(path, log string, host Host, port int) *process {
 	return &process{
 		name:       "epmd",
 		path:       path,
-		args:       []string{"-address", "127.0.0.1", "-port", fmt.Sprint(port)},
-		dir:        home.path,
-		log:        home.join("epmd.log"),
+		args:       []string{"-address", host.ip(), "-port", fmt.Sprint(port)},
+		dir:        filepath.Dir(log),
+		log:        log,
+		host:       host,
 		stopSignal: syscall.SIGTERM,
 		deathSig:   syscall.SIGKILL,
 	}
@@ -117,8 +139,10 @@ func (c *RabbitCluster) startFirst(ctx context.Context) error {
 	if err := c.writeHome(); err != nil {
 		return err
 	}
-	if err := c.epmd.startAndWait(ctx, probeTCP(c.epmdPort)); err != nil {
-		return err
+	for _, epmd := range c.epmds {
+		if err := epmd.startAndWait(ctx, probeTCP(epmd.host.address(c.epmdPort))); err != nil {
+			return err
+		}
 	}
 	for _, node := range c.nodes {
 		if err := node.writeFiles(); err != nil {
@@ -189,10 +213,14 @@ func (c *RabbitCluster) Kill() error {
 // Close kills all nodes and the cluster's epmd and removes the data. A broker that is not
 // ours is left alone.
 func (c *RabbitCluster) Close() error {
-	if c.epmd == nil {
+	if len(c.epmds) == 0 {
 		return nil
 	}
-	return errors.Join(c.Kill(), c.epmd.kill(), c.folder.remove())
+	errs := []error{c.Kill()}
+	for _, epmd := range c.epmds {
+		errs = append(errs, epmd.kill())
+	}
+	return errors.Join(append(errs, c.folder.remove())...)
 }
 
 func startAll(ctx context.Context, nodes []*RabbitNode) error {

@@ -16,7 +16,8 @@ import (
 // RabbitNode is one node of a cluster. Its methods may be called concurrently.
 type RabbitNode struct {
 	cluster  *RabbitCluster
-	name     string // rabbit1@localhost
+	host     Host
+	name     string // rabbit1@localhost, or with the host's address
 	folder   string
 	url      string
 	port     int
@@ -26,11 +27,17 @@ type RabbitNode struct {
 
 func newRabbitNode(c *RabbitCluster, i, port, distPort int) *RabbitNode {
 	short := fmt.Sprintf("rabbit%d", i+1)
+	host := c.config.host(i)
+	name := short + "@localhost"
+	if host.IP != "" {
+		name = short + "@" + host.IP
+	}
 	n := &RabbitNode{
 		cluster:  c,
-		name:     short + "@localhost",
+		host:     host,
+		name:     name,
 		folder:   c.folder.join(short),
-		url:      fmt.Sprintf("amqp://guest:guest@%s/", loopback(port)),
+		url:      fmt.Sprintf("amqp://guest:guest@%s/", host.address(port)),
 		port:     port,
 		distPort: distPort,
 	}
@@ -43,6 +50,7 @@ func newRabbitNode(c *RabbitCluster, i, port, distPort int) *RabbitNode {
 		otherLogs:  []string{filepath.Join(n.folder, "log", "node.log")},
 		stopSignal: syscall.SIGTERM,
 		deathSig:   syscall.SIGKILL,
+		host:       host,
 	}
 	return n
 }
@@ -50,13 +58,11 @@ func newRabbitNode(c *RabbitCluster, i, port, distPort int) *RabbitNode {
 // environment points everything that RabbitMQ would look for in /etc and /var to the
 // node's own folder.
 func (n *RabbitNode) environment() []string {
-	// Distribution ports on loopback alone; epmd is ours, and no node may start another.
-	erlang := "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
+	erlang := n.distribution()
 	if tick := n.cluster.config.NetTick; tick > 0 {
 		erlang += fmt.Sprintf(" -kernel net_ticktime %d", int(tick.Seconds()))
 	}
-	return append(n.cluster.environment(),
-		"RABBITMQ_NODENAME="+n.name,
+	return append(n.common(),
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", n.distPort),
 		"RABBITMQ_MNESIA_BASE="+filepath.Join(n.folder, "data"),
 		"RABBITMQ_LOG_BASE="+filepath.Join(n.folder, "log"),
@@ -73,16 +79,28 @@ func (n *RabbitNode) environment() []string {
 	)
 }
 
-// environment is what nodes and rabbitmqctl have in common.
-func (c *RabbitCluster) environment() []string {
-	return []string{
+// distribution keeps a node, or rabbitmqctl, on its host's address alone; epmd is ours, and
+// nobody may start another.
+func (n *RabbitNode) distribution() string {
+	return fmt.Sprintf("-kernel inet_dist_use_interface {%s} -start_epmd false", strings.ReplaceAll(n.host.ip(), ".", ","))
+}
+
+// common is what a node and its rabbitmqctl have in common.
+func (n *RabbitNode) common() []string {
+	c := n.cluster
+	env := []string{
+		"RABBITMQ_NODENAME=" + n.name,
 		"PATH=" + os.Getenv("PATH"),
 		"LANG=C.UTF-8",
 		"HOME=" + c.folder.join("home"),
 		fmt.Sprintf("ERL_EPMD_PORT=%d", c.epmdPort),
-		"ERL_EPMD_ADDRESS=127.0.0.1",
+		"ERL_EPMD_ADDRESS=" + n.host.ip(),
 		"RABBITMQ_CONF_ENV_FILE=" + c.folder.join("rabbitmq-env.conf"),
 	}
+	if n.host.IP != "" {
+		env = append(env, "RABBITMQ_USE_LONGNAME=true") // Erlang takes an address only as a long name
+	}
+	return env
 }
 
 func (n *RabbitNode) writeFiles() error {
@@ -108,7 +126,10 @@ func (n *RabbitNode) writeFiles() error {
 
 func (n *RabbitNode) conf() string {
 	var conf strings.Builder
-	fmt.Fprintf(&conf, "listeners.tcp.1 = %s\n", loopback(n.port))
+	fmt.Fprintf(&conf, "listeners.tcp.1 = %s\n", n.host.address(n.port))
+	if n.host.IP != "" {
+		conf.WriteString("loopback_users = none\n") // a namespace holds nobody but the test
+	}
 	conf.WriteString("log.file = node.log\nlog.file.level = info\nlog.console = false\n")
 	conf.WriteString("disk_free_limit.absolute = 50MB\n")
 	// A smaller write-ahead log is rolled over, and its memory given back, sooner.
@@ -131,6 +152,9 @@ func (n *RabbitNode) Name() string { return n.name }
 
 // URL is the AMQP address of the node's default virtual host.
 func (n *RabbitNode) URL() string { return n.url }
+
+// Running reports whether the node has been started and has not ended.
+func (n *RabbitNode) Running() bool { return n.process != nil && n.process.running() }
 
 // Start starts a node that was stopped or killed, on its ports and data, and returns when
 // it accepts AMQP connections. A node of a cluster may wait for peers that ran when it
@@ -201,9 +225,9 @@ func (n *RabbitNode) ping(ctx context.Context) error {
 	return conn.Close()
 }
 
-func probeTCP(port int) func(context.Context) error {
+func probeTCP(address string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", loopback(port))
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", address)
 		if err != nil {
 			return err
 		}

@@ -118,7 +118,7 @@ func NewVHost(tb testing.TB) *VHost {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if cluster.epmd != nil {
+	if len(cluster.epmds) > 0 {
 		return vhost
 	}
 	tb.Cleanup(func() {

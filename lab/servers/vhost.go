@@ -38,7 +38,7 @@ func (c *RabbitCluster) NewVHost(ctx context.Context) (*VHost, error) {
 }
 
 func (c *RabbitCluster) addVHosts(ctx context.Context) ([]string, error) {
-	if c.epmd == nil {
+	if len(c.epmds) == 0 {
 		name := newVHostName()
 		return []string{name}, c.api.addVHost(ctx, name)
 	}
@@ -89,7 +89,7 @@ func (v *VHost) URLs() []string {
 // Queues returns all queues of the virtual host, in the order of the broker's choice.
 func (v *VHost) Queues(ctx context.Context) ([]Queue, error) {
 	var queues []Queue
-	if v.cluster.epmd == nil {
+	if len(v.cluster.epmds) == 0 {
 		err := v.cluster.api.get(ctx, &queues, "queues", v.name)
 		return queues, err
 	}
@@ -115,7 +115,7 @@ func (v *VHost) Queue(ctx context.Context, name string) (Queue, error) {
 
 // Delete removes the virtual host with all that is in it and ends its connections.
 func (v *VHost) Delete(ctx context.Context) error {
-	if v.cluster.epmd == nil {
+	if len(v.cluster.epmds) == 0 {
 		return v.cluster.api.deleteVHost(ctx, v.name)
 	}
 	_, err := v.cluster.Ctl(ctx, "delete_vhost", v.name)

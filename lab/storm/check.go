@@ -1,0 +1,230 @@
+package storm
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/outlastmq/outlast/lab/storm/role"
+)
+
+// Account is what the ledgers say about one group.
+type Account struct {
+	Group string `json:"group"`
+	// Committed messages were the group's to handle; Effects and Dead are how they ended.
+	Committed int `json:"committed"`
+	Effects   int `json:"effects"`
+	Dead      int `json:"dead"`
+	// Lost were committed and came to no end. Explained are those of them that were written
+	// before the end of a time in which we had deleted the group's queue or bindings.
+	Lost      int `json:"lost"`
+	Explained int `json:"explained"`
+	// Ghosts came to an end and were never committed.
+	Ghosts int `json:"ghosts"`
+	// Doubled took effect again, or are dead and took effect.
+	Doubled int `json:"doubled"`
+	// Inverted took effect after a later one of their key and type; Across after a later one
+	// of their key and another type, which may be when a route is held.
+	Inverted int `json:"inverted"`
+	Across   int `json:"across"`
+	// Innocent are dead letters that no handler condemned, Spared the poison that took effect.
+	Innocent int `json:"innocent"`
+	Spared   int `json:"spared"`
+	// Stories tell of the first of each kind.
+	Stories []string `json:"stories,omitempty"`
+}
+
+// Broken names the promises that were broken.
+func (a Account) Broken() []string {
+	var broken []string
+	for _, p := range []struct {
+		n    int
+		what string
+	}{{a.Lost, "lost"}, {a.Ghosts, "ghosts"}, {a.Doubled, "doubled"}, {a.Inverted, "out of order"}, {a.Innocent, "innocent and dead"}, {a.Spared, "poison that took effect"}} {
+		if p.n > 0 {
+			broken = append(broken, fmt.Sprintf("%s: %d %s", a.Group, p.n, p.what))
+		}
+	}
+	return broken
+}
+
+// Add adds the counts of another group.
+func (a *Account) Add(b Account) {
+	a.Committed += b.Committed
+	a.Effects += b.Effects
+	a.Dead += b.Dead
+	a.Lost += b.Lost
+	a.Explained += b.Explained
+	a.Ghosts += b.Ghosts
+	a.Doubled += b.Doubled
+	a.Inverted += b.Inverted
+	a.Across += b.Across
+	a.Innocent += b.Innocent
+	a.Spared += b.Spared
+}
+
+type sentLine struct {
+	typ, key string
+	n        int64
+	poison   bool
+	at       time.Time
+}
+
+// check asks the ledgers, which are independent of Outlast's own tables.
+func (s *stage) check(ctx context.Context, report *Report) error {
+	for _, group := range groups {
+		a, err := s.account(ctx, group)
+		if err != nil {
+			return err
+		}
+		report.Accounts = append(report.Accounts, a)
+	}
+	return nil
+}
+
+func (s *stage) account(ctx context.Context, group string) (Account, error) {
+	a := Account{Group: group}
+	sent, err := s.sent(ctx, group)
+	if err != nil {
+		return a, err
+	}
+	a.Committed = len(sent)
+	ended := map[string]bool{}
+	if err := s.checkEffects(ctx, &a, sent, ended); err != nil {
+		return a, err
+	}
+	if err := s.checkDead(ctx, &a, sent, ended); err != nil {
+		return a, err
+	}
+	gaps := s.gapsSoFar()
+	for id, m := range sent {
+		switch {
+		case ended[id]:
+		case slices.ContainsFunc(gaps, func(g gap) bool { return g.explains(group, m.typ, m.at) }):
+			a.Explained++
+		default:
+			a.Lost++
+			a.tell(a.Lost, "lost: %s %s of %s, n %d, written %s", m.typ, id, m.key, m.n, m.at.Format("15:04:05.000"))
+		}
+	}
+	return a, nil
+}
+
+// tell keeps the stories of the first few of a kind.
+func (a *Account) tell(n int, format string, args ...any) {
+	if n <= 5 {
+		a.Stories = append(a.Stories, fmt.Sprintf(format, args...))
+	}
+}
+
+func (s *stage) sent(ctx context.Context, group string) (map[string]sentLine, error) {
+	sent := map[string]sentLine{}
+	rows, err := s.databases[source[group]].QueryContext(ctx, `SELECT id, type, key, n, poison, at FROM ledger_sent WHERE type = ANY($1)`, role.Hears[group])
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var m sentLine
+		if err := rows.Scan(&id, &m.typ, &m.key, &m.n, &m.poison, &m.at); err != nil {
+			return nil, err
+		}
+		sent[id] = m
+	}
+	return sent, rows.Err()
+}
+
+// checkEffects walks through the effects in the order of their coming.
+func (s *stage) checkEffects(ctx context.Context, a *Account, sent map[string]sentLine, ended map[string]bool) error {
+	rows, err := s.databases[a.Group].QueryContext(ctx, `SELECT seq, id, type, key, n, attempt, process, at FROM ledger_effect WHERE grp = $1 ORDER BY seq`, a.Group)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	latest := map[[2]string]int64{} // by key and type
+	latestOf := map[string]int64{}  // by key
+	for rows.Next() {
+		var e effectLine
+		if err := rows.Scan(&e.seq, &e.id, &e.typ, &e.key, &e.n, &e.attempt, &e.process, &e.at); err != nil {
+			return err
+		}
+		a.Effects++
+		m, known := sent[e.id]
+		switch {
+		case !known:
+			a.Ghosts++
+			a.tell(a.Ghosts, "ghost: %s", e)
+		case ended[e.id]:
+			a.Doubled++
+			a.tell(a.Doubled, "again: %s", e)
+		case m.poison:
+			a.Spared++
+			a.tell(a.Spared, "poison: %s", e)
+		}
+		if again := ended[e.id]; again || e.key == "" {
+			ended[e.id] = true
+			continue
+		}
+		ended[e.id] = true
+		at := [2]string{e.key, e.typ}
+		switch {
+		case e.n < latest[at]:
+			a.Inverted++
+			a.tell(a.Inverted, "out of order, after n %d: %s, written %s", latest[at], e, m.at.Format("15:04:05.000"))
+		case e.n < latestOf[e.key]:
+			a.Across++
+		}
+		latest[at], latestOf[e.key] = max(latest[at], e.n), max(latestOf[e.key], e.n)
+	}
+	return rows.Err()
+}
+
+type effectLine struct {
+	seq     int64
+	id      string
+	typ     string
+	key     string
+	n       int64
+	attempt int
+	process string
+	at      time.Time
+}
+
+func (e effectLine) String() string {
+	return fmt.Sprintf("seq %d %s %s of %s, n %d, attempt %d, by %s at %s", e.seq, e.typ, e.id, e.key, e.n, e.attempt, e.process, e.at.Format("15:04:05.000"))
+}
+
+func (s *stage) checkDead(ctx context.Context, a *Account, sent map[string]sentLine, ended map[string]bool) error {
+	rows, err := s.databases[a.Group].QueryContext(ctx, `SELECT id, reason, error, attempts, last_at FROM outlast_dead WHERE grp = $1 ORDER BY seq`, a.Group)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, reason string
+		var text sql.NullString
+		var attempts int
+		var at time.Time
+		if err := rows.Scan(&id, &reason, &text, &attempts, &at); err != nil {
+			return err
+		}
+		a.Dead++
+		m, known := sent[id]
+		switch {
+		case !known:
+			a.Ghosts++
+			a.tell(a.Ghosts, "dead ghost: %s", id)
+		case ended[id]:
+			a.Doubled++
+			a.tell(a.Doubled, "dead and took effect, or dead twice: %s", id)
+		case !m.poison:
+			a.Innocent++
+			a.tell(a.Innocent, "innocent: %s %s of %s, %s after %d attempts at %s: %s", m.typ, id, m.key, reason, attempts, at.Format("15:04:05.000"), text.String)
+		}
+		ended[id] = true
+	}
+	return rows.Err()
+}

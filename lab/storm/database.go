@@ -1,0 +1,123 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/outlastmq/outlast/lab/fault"
+	"github.com/outlastmq/outlast/lab/servers"
+)
+
+// pair is a PostgreSQL primary and its synchronous standby. Either may be the primary.
+type pair struct {
+	mu      sync.Mutex
+	servers [2]*servers.PostgresServer
+	primary int
+}
+
+// now returns the present primary and the present standby.
+func (p *pair) now() (primary, standby *servers.PostgresServer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.servers[p.primary], p.servers[1-p.primary]
+}
+
+// startServer starts a server that may run already.
+func startServer(ctx context.Context, s *servers.PostgresServer) error {
+	if s.Running() {
+		return s.Continue()
+	}
+	return s.Start(ctx)
+}
+
+// start makes sure that both run.
+func (p *pair) start(ctx context.Context) error {
+	primary, standby := p.now()
+	return errors.Join(startServer(ctx, primary), startServer(ctx, standby))
+}
+
+// promote kills the primary, as two primaries must never run, and promotes the standby.
+func (p *pair) promote(ctx context.Context) error {
+	primary, standby := p.now()
+	if err := primary.Kill(); err != nil {
+		return err
+	}
+	if err := standby.Promote(ctx); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.primary = 1 - p.primary
+	return nil
+}
+
+// follow brings the server that was killed back as the standby. Called after a promotion that
+// failed, it starts what was there before.
+func (p *pair) follow(ctx context.Context) error {
+	primary, standby := p.now()
+	if !primary.Running() {
+		return p.start(ctx)
+	}
+	if !standby.Running() {
+		if err := standby.Follow(ctx, primary); err != nil {
+			return errors.Join(err, standby.Kill())
+		}
+	}
+	return primary.Synchronous(ctx, true)
+}
+
+func (p *pair) close() error {
+	var errs []error
+	for _, s := range p.servers {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *stage) databaseKinds() []fault.Kind {
+	// The pair is one thing: a promotion while the standby is down would lose what was
+	// acknowledged, and nobody promotes like that.
+	hits := []string{"postgres"}
+	server := func(what, which string, weight int, shortest, longest time.Duration, on func(context.Context, *servers.PostgresServer) error) fault.Kind {
+		name := what + " " + which
+		return fault.Kind{Name: name, Weight: weight, Shortest: shortest, Longest: longest, Draw: func(*rand.Rand) fault.Fault {
+			return fault.Fault{Name: name, Hits: hits, Off: s.postgres.start, On: func(ctx context.Context) error {
+				primary, standby := s.postgres.now()
+				if which == "standby" {
+					return on(ctx, standby)
+				}
+				return on(ctx, primary)
+			}}
+		}}
+	}
+	kill := func(_ context.Context, s *servers.PostgresServer) error { return s.Kill() }
+	freeze := func(_ context.Context, s *servers.PostgresServer) error { return s.Pause() }
+	stop := func(ctx context.Context, s *servers.PostgresServer) error { return s.Stop(ctx) }
+	return []fault.Kind{
+		server("kill", "postgres", 2, 500*time.Millisecond, 8*time.Second, kill),
+		server("restart", "postgres", 1, 500*time.Millisecond, 4*time.Second, stop),
+		server("freeze", "postgres", 2, time.Second, 12*time.Second, freeze),
+		server("kill", "standby", 1, time.Second, 8*time.Second, kill),
+		server("freeze", "standby", 1, time.Second, 12*time.Second, freeze),
+		{Name: "promote the standby", Weight: 2, Shortest: time.Second, Longest: 5 * time.Second, Draw: func(*rand.Rand) fault.Fault {
+			return fault.Fault{Name: "promote the standby", Hits: hits, On: s.postgres.promote, Off: s.postgres.follow}
+		}},
+		{Name: "end sessions", Weight: 4, Shortest: time.Second, Longest: 3 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
+			name, share := oneOf(r, databaseNames), 0.1+0.9*r.Float64()
+			end := func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+				defer cancel()
+				_, err := s.databases[name].ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE datname = current_database() AND application_name <> 'lab' AND random() < $1`, share)
+				return err
+			}
+			return fault.Fault{Name: fmt.Sprintf("end sessions of %s", name), Hits: []string{"sessions of " + name}, On: end, Off: nothing}
+		}},
+	}
+}

@@ -1,0 +1,193 @@
+package storm
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast/lab/fault"
+	"github.com/outlastmq/outlast/lab/proxy"
+)
+
+// kinds are all faults that this stage knows; only, when set, chooses among them by name.
+func (s *stage) kinds(only []string) []fault.Kind {
+	all := slices.Concat(s.processKinds(), s.linkKinds(), s.nodeKinds(), s.databaseKinds(), s.topologyKinds())
+	if len(only) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(all, func(k fault.Kind) bool { return !slices.Contains(only, k.Name) })
+}
+
+func oneOf[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
+
+// nothing is an Off of what ends by itself.
+func nothing(context.Context) error { return nil }
+
+func plain(f func() error) func(context.Context) error {
+	return func(context.Context) error { return f() }
+}
+
+func (s *stage) processKinds() []fault.Kind {
+	each := func(name string, weight int, shortest, longest time.Duration, on, off func(*member) func(context.Context) error) fault.Kind {
+		return fault.Kind{Name: name + " process", Weight: weight, Shortest: shortest, Longest: longest, Draw: func(r *rand.Rand) fault.Fault {
+			m := s.cast[oneOf(r, s.names)]
+			return fault.Fault{Name: name + " " + m.spec.Name, Hits: []string{m.spec.Name}, On: on(m), Off: off(m)}
+		}}
+	}
+	start := func(m *member) func(context.Context) error { return plain(m.start) }
+	return []fault.Kind{
+		each("kill", 6, 100*time.Millisecond, 6*time.Second, func(m *member) func(context.Context) error { return plain(m.kill) }, start),
+		each("restart", 3, 100*time.Millisecond, 2*time.Second, func(m *member) func(context.Context) error { return m.stop }, start),
+		// Longer than a lease, often.
+		each("freeze", 4, time.Second, 12*time.Second,
+			func(m *member) func(context.Context) error { return plain(m.program.Pause) },
+			func(m *member) func(context.Context) error { return plain(m.program.Continue) }),
+	}
+}
+
+// Bytes on the wire by which a cut finds its moment.
+var (
+	commitStatement = []byte("commit")
+	// amqpAck is class basic, method ack: a confirm from the broker, or a consumer's ack.
+	amqpAck = []byte{0, 60, 0, 80}
+)
+
+func (s *stage) linkKinds() []fault.Kind {
+	on := func(name string, weight int, shortest, longest time.Duration, strike func(*rand.Rand) func(*proxy.Proxy)) fault.Kind {
+		return fault.Kind{Name: name, Weight: weight, Shortest: shortest, Longest: longest, Draw: func(r *rand.Rand) fault.Fault {
+			return s.linkFault(name, oneOf(r, s.allLinks()), strike(r))
+		}}
+	}
+	at := func(name string, weight int, server string, roles []string, strike func(*rand.Rand) func(*proxy.Proxy)) fault.Kind {
+		return fault.Kind{Name: name, Weight: weight, Shortest: 500 * time.Millisecond, Longest: 5 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
+			l := link{oneOf(r, s.playing(roles...)), server}
+			if server == "" {
+				l.server = nodeName(r.IntN(s.config.Nodes))
+			}
+			return s.linkFault(name, l, strike(r))
+		}}
+	}
+	always := func(f func(*proxy.Proxy)) func(*rand.Rand) func(*proxy.Proxy) {
+		return func(*rand.Rand) func(*proxy.Proxy) { return f }
+	}
+	return []fault.Kind{
+		on("cut", 4, 100*time.Millisecond, 8*time.Second, always((*proxy.Proxy).Cut)),
+		on("stall", 3, time.Second, 20*time.Second, always((*proxy.Proxy).Stall)),
+		on("deafen", 2, time.Second, 10*time.Second, always((*proxy.Proxy).Deafen)),
+		on("delay", 2, time.Second, 10*time.Second, func(r *rand.Rand) func(*proxy.Proxy) {
+			d := time.Duration(5+r.IntN(150)) * time.Millisecond
+			return func(p *proxy.Proxy) { p.Delay(d) }
+		}),
+		at("cut the reply to COMMIT", 4, "postgres", []string{"producer", "relay", "billing", "audit", "orders"}, func(r *rand.Rand) func(*proxy.Proxy) {
+			n := r.Int64N(12)
+			return func(p *proxy.Proxy) { p.CutOn(proxy.Up, commitStatement, proxy.Down, n) }
+		}),
+		at("cut on a confirm", 3, "", []string{"relay", "billing"}, func(r *rand.Rand) func(*proxy.Proxy) {
+			n := r.Int64N(10)
+			return func(p *proxy.Proxy) { p.CutOn(proxy.Down, amqpAck, proxy.Down, n) }
+		}),
+		at("cut on an ack", 3, "", []string{"billing", "audit", "orders"}, func(r *rand.Rand) func(*proxy.Proxy) {
+			n := r.Int64N(10)
+			return func(p *proxy.Proxy) { p.CutOn(proxy.Up, amqpAck, proxy.Up, n) }
+		}),
+	}
+}
+
+func (s *stage) linkFault(what string, l link, strike func(*proxy.Proxy)) fault.Fault {
+	return fault.Fault{Name: what + " " + l.String(), Hits: []string{l.String()},
+		On: func(context.Context) error {
+			for _, p := range s.proxies(l) {
+				strike(p)
+			}
+			return nil
+		},
+		Off: func(context.Context) error {
+			for _, p := range s.proxies(l) {
+				if err := p.Restore(); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+}
+
+func (s *stage) proxies(l link) []*proxy.Proxy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.links[l])
+}
+
+// allLinks are in an order that is always the same, so that a seed means something.
+func (s *stage) allLinks() []link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []link
+	for l := range s.links {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b link) int { return strings.Compare(a.String(), b.String()) })
+	return all
+}
+
+// playing are the names of the processes of some roles.
+func (s *stage) playing(roles ...string) []string {
+	var names []string
+	for _, name := range s.names {
+		if slices.Contains(roles, s.cast[name].spec.Role) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (s *stage) nodeKinds() []fault.Kind {
+	node := func(name string, weight int, shortest, longest time.Duration, on, off func(i int) func(context.Context) error) fault.Kind {
+		return fault.Kind{Name: name + " node", Weight: weight, Shortest: shortest, Longest: longest, Draw: func(r *rand.Rand) fault.Fault {
+			i := r.IntN(s.config.Nodes)
+			return fault.Fault{Name: name + " " + nodeName(i), Hits: []string{nodeName(i)}, On: on(i), Off: off(i)}
+		}}
+	}
+	alarm := func(what, set, clear string, command string) fault.Kind {
+		return fault.Kind{Name: what + " alarm", Weight: 2, Shortest: 2 * time.Second, Longest: 15 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
+			i := r.IntN(s.config.Nodes)
+			ctl := func(value string) func(context.Context) error {
+				return func(ctx context.Context) error { return s.ctl(ctx, i, command, value) }
+			}
+			return fault.Fault{Name: "alarm: " + what + " of " + nodeName(i), Hits: []string{nodeName(i) + " " + what}, On: ctl(set), Off: ctl(clear)}
+		}}
+	}
+	startNode := func(i int) func(context.Context) error {
+		return func(ctx context.Context) error { return s.startNode(ctx, i) }
+	}
+	return []fault.Kind{
+		node("kill", 3, time.Second, 12*time.Second, func(i int) func(context.Context) error { return plain(s.rabbit.Node(i).Kill) }, startNode),
+		node("restart", 2, 500*time.Millisecond, 5*time.Second, func(i int) func(context.Context) error { return s.rabbit.Node(i).Stop }, startNode),
+		// Longer than the nodes' patience with each other, sometimes.
+		node("freeze", 2, 2*time.Second, 25*time.Second, func(i int) func(context.Context) error { return plain(s.rabbit.Node(i).Pause) },
+			func(i int) func(context.Context) error { return plain(s.rabbit.Node(i).Continue) }),
+		{Name: "kill all nodes", Weight: 1, Shortest: 5 * time.Second, Longest: 30 * time.Second, Draw: func(*rand.Rand) fault.Fault {
+			var hits []string
+			for i := range s.config.Nodes {
+				hits = append(hits, nodeName(i))
+			}
+			return fault.Fault{Name: "kill all nodes", Hits: hits, On: plain(s.rabbit.Kill), Off: s.rabbit.Start}
+		}},
+		alarm("memory", "0.00000001", "0.4", "set_vm_memory_high_watermark"),
+		alarm("disk", "100000GB", "50MB", "set_disk_free_limit"),
+	}
+}
+
+// startNode starts a node that may run already.
+func (s *stage) startNode(ctx context.Context, i int) error {
+	if s.rabbit.Node(i).Running() {
+		return nil
+	}
+	return s.rabbit.Node(i).Start(ctx)
+}
+
+func (s *stage) ctl(ctx context.Context, i int, args ...string) error {
+	_, err := s.rabbit.Node(i).Ctl(ctx, args...)
+	return err
+}

@@ -1,0 +1,217 @@
+package storm
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/fault"
+	"github.com/outlastmq/outlast/lab/proxy"
+	"github.com/outlastmq/outlast/lab/servers"
+	"github.com/outlastmq/outlast/lab/storm/role"
+	"github.com/outlastmq/outlast/postgres"
+	"github.com/outlastmq/outlast/rabbitmq"
+)
+
+// stage is the servers, the processes, and every way between them.
+type stage struct {
+	config   Config
+	timeline *fault.Timeline
+	postgres pair
+	rabbit   *servers.RabbitCluster
+	// databases are the services' own, by name, reached directly.
+	databases map[string]*sql.DB
+	addresses map[string]string
+	cast      map[string]*member
+	names     []string // of the cast, in order
+
+	mu    sync.Mutex
+	links map[link][]*proxy.Proxy
+	gaps  []gap
+}
+
+// link is the way from a process to a server.
+type link struct{ process, server string }
+
+func (l link) String() string { return l.process + " - " + l.server }
+
+// databaseNames are those of the services.
+var databaseNames = []string{"orders", "billing", "audit"}
+
+// raise starts the servers, makes the tables, and describes the processes.
+func raise(ctx context.Context, c Config, t *fault.Timeline) (_ *stage, err error) {
+	s := &stage{config: c, timeline: t, databases: map[string]*sql.DB{}, addresses: map[string]string{},
+		cast: map[string]*member{}, links: map[link][]*proxy.Proxy{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.postgres.servers[0], err = servers.Postgres(ctx, servers.PostgresConfig{NoSync: true}); err != nil {
+		return nil, err
+	}
+	s.rabbit, err = servers.RabbitMQ(ctx, servers.RabbitConfig{Nodes: c.Nodes, NetTick: netTick,
+		Config: "cluster_partition_handling = pause_minority"})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range databaseNames {
+		if s.addresses[name], err = s.postgres.servers[0].NewDatabase(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if s.postgres.servers[1], err = s.postgres.servers[0].Standby(ctx, servers.PostgresConfig{NoSync: true}); err != nil {
+		return nil, err
+	}
+	if err := s.postgres.follow(ctx); err != nil {
+		return nil, err
+	}
+	for _, name := range databaseNames {
+		if err := s.prepare(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	for _, spec := range s.specs() {
+		if err := s.addMember(spec); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// prepare makes one service's database.
+func (s *stage) prepare(ctx context.Context, name string) error {
+	s.addresses[name] = servers.JoinURLs(s.addresses[name], s.postgres.servers[0], s.postgres.servers[1])
+	db, err := postgres.Open(ctx, s.addresses[name], postgres.MaxConns(4), postgres.ApplicationName("lab"))
+	if err != nil {
+		return err
+	}
+	s.databases[name] = db
+	return role.Prepare(ctx, db)
+}
+
+// specs are the processes: two of everything that may be shared.
+func (s *stage) specs() []role.Spec {
+	var specs []role.Spec
+	add := func(n int, database string, spec role.Spec) {
+		for i := range n {
+			each := spec
+			each.Name, each.Database = fmt.Sprintf("%s-%d", spec.Role, i+1), database
+			each.Trouble, each.ConsumerBatch = s.config.Trouble, s.config.Batch
+			specs = append(specs, each)
+		}
+	}
+	producer := role.Spec{Role: "producer", Rate: s.config.Rate / 2, Batch: 8}
+	if s.config.Messages > 0 {
+		producer.Last = (s.config.Messages + 1) / 2
+	}
+	add(2, "orders", producer)
+	add(2, "orders", role.Spec{Role: "relay"})
+	add(2, "billing", role.Spec{Role: "billing"})
+	add(2, "audit", role.Spec{Role: "audit"})
+	add(1, "orders", role.Spec{Role: "orders"})
+	return specs
+}
+
+// groupTopology is what a group needs of the broker.
+func groupTopology(group string) outlast.GroupTopology {
+	g := outlast.GroupTopology{Group: group, Partitions: role.Partitions, Generation: 1, Ordered: true}
+	for _, typ := range role.Hears[group] {
+		g.Bindings = append(g.Bindings, outlast.Binding{Exchange: outlast.EventExchange, Type: typ})
+	}
+	return g
+}
+
+// groups are the names of all groups in order.
+var groups = []string{"audit", "billing", "orders"}
+
+// applyTopology is what an operator would do: everything is declared that is missing.
+func (s *stage) applyTopology(ctx context.Context) error {
+	t := outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}, {Name: outlast.CommandExchange}}}
+	for _, group := range groups {
+		t.Groups = append(t.Groups, groupTopology(group))
+	}
+	return s.broker().Topology().Apply(ctx, t)
+}
+
+// broker reaches all nodes directly.
+func (s *stage) broker() outlast.Broker {
+	return rabbitmq.Broker(strings.Join(s.rabbit.URLs(), ","), rabbitmq.AllowPlain())
+}
+
+// through makes proxies from a process to every server and returns the addresses by which
+// the process reaches them.
+func (s *stage) through(process, database string) (databaseURL, brokerURLs string, err error) {
+	// Both servers of the pair are behind one link: the network does not know which is which.
+	for _, server := range s.postgres.servers {
+		host := servers.HostOf(server.URL())
+		near, err := s.via(link{process, "postgres"}, host)
+		if err != nil {
+			return "", "", err
+		}
+		database = strings.Replace(database, host, near, 1)
+	}
+	var nodes []string
+	for i, node := range s.rabbit.URLs() {
+		u, err := url.Parse(node)
+		if err != nil {
+			return "", "", err
+		}
+		if u.Host, err = s.via(link{process, nodeName(i)}, u.Host); err != nil {
+			return "", "", err
+		}
+		nodes = append(nodes, u.String())
+	}
+	return database, strings.Join(nodes, ","), nil
+}
+
+func nodeName(i int) string { return fmt.Sprintf("rabbit%d", i+1) }
+
+func (s *stage) via(l link, target string) (string, error) {
+	p, err := proxy.New(target)
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.links[l] = append(s.links[l], p)
+	return p.Address(), nil
+}
+
+// restoreLinks ends every fault of the network.
+func (s *stage) restoreLinks() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, proxies := range s.links {
+		for _, p := range proxies {
+			errs = append(errs, p.Restore())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close ends everything, the processes first.
+func (s *stage) close() error {
+	var errs []error
+	for _, m := range s.cast {
+		errs = append(errs, m.kill())
+	}
+	for _, proxies := range s.links {
+		for _, p := range proxies {
+			errs = append(errs, p.Close())
+		}
+	}
+	for _, db := range s.databases {
+		errs = append(errs, db.Close())
+	}
+	if s.rabbit != nil {
+		errs = append(errs, s.rabbit.Close())
+	}
+	return errors.Join(append(errs, s.postgres.close())...)
+}

@@ -1,0 +1,196 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/fault"
+	"github.com/outlastmq/outlast/lab/storm/role"
+)
+
+// gap is a time in which the broker was deprived of something by our hand, so that a group
+// may miss messages that others got: a confirm says that a message was routed to one queue,
+// not to all. What a group alone hears is held instead, and may not be missed.
+type gap struct {
+	Group string    `json:"group"`
+	Types []string  `json:"types"`
+	From  time.Time `json:"from"`
+	To    time.Time `json:"to"`
+	What  string    `json:"what"`
+}
+
+// explains reports whether a message written at that time may be missing.
+func (g gap) explains(group, typ string, at time.Time) bool {
+	return g.Group == group && slices.Contains(g.Types, typ) && (g.To.IsZero() || !at.After(g.To))
+}
+
+func (s *stage) gapsSoFar() []gap {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.gaps)
+}
+
+func (s *stage) openGaps(gaps ...gap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range gaps {
+		g.From = time.Now()
+		s.gaps = append(s.gaps, g)
+	}
+}
+
+func (s *stage) closeGaps(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.gaps {
+		if s.gaps[i].What == what {
+			s.gaps[i].To = time.Now()
+		}
+	}
+}
+
+// shared are the types that more than one group hears.
+func shared(types []string) []string {
+	return slices.DeleteFunc(slices.Clone(types), func(typ string) bool {
+		n := 0
+		for _, heard := range role.Hears {
+			if slices.Contains(heard, typ) {
+				n++
+			}
+		}
+		return n < 2
+	})
+}
+
+func (s *stage) topologyKinds() []fault.Kind {
+	return []fault.Kind{
+		{Name: "delete a queue", Weight: 1, Shortest: time.Second, Longest: 2 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
+			group := oneOf(r, groups)
+			queue := groupTopology(group).Queue(r.IntN(role.Partitions))
+			what := "delete queue " + queue
+			return fault.Fault{Name: what, Hits: []string{"topology"},
+				On: func(ctx context.Context) error {
+					s.openGaps(gap{Group: group, Types: role.Hears[group], What: what})
+					return s.onChannel(ctx, func(ch *amqp.Channel) error {
+						_, err := ch.QueueDelete(queue, false, false, false)
+						return err
+					})
+				},
+				// Nobody helps: the consumers find out and declare it anew.
+				Off: s.untilWhole(group, what)}
+		}},
+		{Name: "delete bindings", Weight: 1, Shortest: 2 * time.Second, Longest: 8 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
+			group := oneOf(r, groups)
+			typ := oneOf(r, role.Hears[group])
+			what := fmt.Sprintf("delete bindings of %s to %s", group, typ)
+			return fault.Fault{Name: what, Hits: []string{"topology"},
+				On: func(ctx context.Context) error {
+					s.openGaps(gap{Group: group, Types: shared([]string{typ}), What: what})
+					return s.onChannel(ctx, func(ch *amqp.Channel) error { return unbind(ch, groupTopology(group), typ) })
+				},
+				Off: s.repaired(what)}
+		}},
+		{Name: "delete the exchange", Weight: 1, Shortest: 2 * time.Second, Longest: 8 * time.Second, Draw: func(*rand.Rand) fault.Fault {
+			const what = "delete exchange " + outlast.EventExchange
+			return fault.Fault{Name: what, Hits: []string{"topology"},
+				On: func(ctx context.Context) error {
+					for _, group := range groups {
+						s.openGaps(gap{Group: group, Types: shared(role.Hears[group]), What: what})
+					}
+					return s.onChannel(ctx, func(ch *amqp.Channel) error { return ch.ExchangeDelete(outlast.EventExchange, false, false) })
+				},
+				Off: s.repaired(what)}
+		}},
+	}
+}
+
+// repaired declares what is missing, as an operator would.
+func (s *stage) repaired(what string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := s.applyTopology(ctx); err != nil {
+			return err
+		}
+		s.closeGaps(what)
+		return nil
+	}
+}
+
+// untilWhole waits until a group has made good what was taken from it.
+func (s *stage) untilWhole(group, what string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		differences, err := s.broker().Topology().Check(ctx, outlast.Topology{Groups: []outlast.GroupTopology{groupTopology(group)}})
+		if err != nil {
+			return err
+		}
+		if len(differences) > 0 {
+			return errors.New(differences[0].String())
+		}
+		s.closeGaps(what)
+		return nil
+	}
+}
+
+func unbind(ch *amqp.Channel, g outlast.GroupTopology, typ string) error {
+	for partition := range g.Partitions {
+		for _, b := range g.Bindings {
+			if b.Type != typ {
+				continue
+			}
+			for _, key := range g.RoutingKeys(b, partition) {
+				if err := ch.QueueUnbind(g.Queue(partition), key, b.Exchange, nil); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// onChannel does something as a foreign client of a node that answers, and waits a while for
+// one.
+func (s *stage) onChannel(ctx context.Context, f func(*amqp.Channel) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		var last error
+		for _, address := range s.rabbit.URLs() {
+			if last = onChannelOf(ctx, address, f); last == nil {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return last
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func onChannelOf(ctx context.Context, address string, f func(*amqp.Channel) error) error {
+	// A frozen node says nothing: the call ends with its connection.
+	conn, err := amqp.DialConfig(address, amqp.Config{Dial: amqp.DefaultDial(5 * time.Second)})
+	if err != nil {
+		return err
+	}
+	defer conn.CloseDeadline(time.Now().Add(5 * time.Second))
+	stop := context.AfterFunc(ctx, func() { _ = conn.CloseDeadline(time.Now()) })
+	defer stop()
+	timer := time.AfterFunc(20*time.Second, func() { _ = conn.CloseDeadline(time.Now()) })
+	defer timer.Stop()
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	return f(ch)
+}
