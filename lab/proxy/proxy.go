@@ -76,8 +76,11 @@ type link struct {
 // New returns a proxy that listens on a free loopback port and forwards to target, a
 // host:port. The target is dialed for each connection, so it need not be up yet. The
 // caller must Close the proxy.
-func New(target string) (*Proxy, error) {
-	listener, err := listen()
+func New(target string) (*Proxy, error) { return NewOn("127.0.0.1", target) }
+
+// NewOn is New with another address of this machine to listen on.
+func NewOn(ip, target string) (*Proxy, error) {
+	listener, err := listen(ip)
 	if err != nil {
 		return nil, fmt.Errorf("proxy to %s: %w", target, err)
 	}
@@ -94,12 +97,12 @@ func New(target string) (*Proxy, error) {
 
 // listen takes a port from below the range for outgoing connections: from there another
 // program could take it between Cut and Restore, or a client that redials meet itself.
-func listen() (net.Listener, error) {
+func listen(ip string) (net.Listener, error) {
 	const first, last = 10000, 15000
 	var err error
 	for range 100 {
 		var listener net.Listener
-		listener, err = net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first)))
+		listener, err = net.Listen("tcp4", fmt.Sprintf("%s:%d", ip, first+rand.IntN(last-first)))
 		if err == nil {
 			return listener, nil
 		}

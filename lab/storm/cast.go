@@ -35,7 +35,7 @@ func (s *stage) addMember(spec role.Spec) error {
 	}
 	s.names = append(s.names, spec.Name)
 	s.cast[spec.Name] = &member{spec: spec, program: servers.NewProgram(servers.ProgramConfig{
-		Name: spec.Name, Path: program, Env: []string{spec.Environment()}, Log: filepath.Join(s.config.Folder, spec.Name+".log"),
+		Name: spec.Name, Path: program, Env: []string{spec.Environment()}, Log: filepath.Join(s.config.Folder, spec.Name+".log"), Host: s.host(spec.Name),
 	})}
 	return nil
 }

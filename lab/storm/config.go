@@ -26,6 +26,9 @@ type Config struct {
 	Messages int
 	// Nodes is the size of the RabbitMQ cluster: 1 or 3. Default 3.
 	Nodes int
+	// Namespaces gives every server and every process a network namespace of its own, so that
+	// the network between them can be broken. The process must be isolated: network.Isolate.
+	Namespaces bool
 	// Pause is the mean time between two faults and Most how many are on at once.
 	// Defaults 3 s and 4.
 	Pause time.Duration

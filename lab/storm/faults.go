@@ -13,7 +13,7 @@ import (
 
 // kinds are all faults that this stage knows; only, when set, chooses among them by name.
 func (s *stage) kinds(only []string) []fault.Kind {
-	all := slices.Concat(s.processKinds(), s.linkKinds(), s.nodeKinds(), s.databaseKinds(), s.topologyKinds())
+	all := slices.Concat(s.processKinds(), s.linkKinds(), s.nodeKinds(), s.databaseKinds(), s.topologyKinds(), s.networkKinds())
 	if len(only) == 0 {
 		return all
 	}
@@ -62,7 +62,7 @@ func (s *stage) linkKinds() []fault.Kind {
 	}
 	at := func(name string, weight int, server string, roles []string, strike func(*rand.Rand) func(*proxy.Proxy)) fault.Kind {
 		return fault.Kind{Name: name, Weight: weight, Shortest: 500 * time.Millisecond, Longest: 5 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
-			l := link{oneOf(r, s.playing(roles...)), server}
+			l := link{oneOf(r, s.proxied(roles...)), server}
 			if server == "" {
 				l.server = nodeName(r.IntN(s.config.Nodes))
 			}
@@ -131,11 +131,11 @@ func (s *stage) allLinks() []link {
 	return all
 }
 
-// playing are the names of the processes of some roles.
-func (s *stage) playing(roles ...string) []string {
+// proxied are the names of the processes of some roles that have proxies.
+func (s *stage) proxied(roles ...string) []string {
 	var names []string
 	for _, name := range s.names {
-		if slices.Contains(roles, s.cast[name].spec.Role) {
+		if slices.Contains(roles, s.cast[name].spec.Role) && !s.direct(name) {
 			names = append(names, name)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/fault"
+	"github.com/outlastmq/outlast/lab/network"
 	"github.com/outlastmq/outlast/lab/proxy"
 	"github.com/outlastmq/outlast/lab/servers"
 	"github.com/outlastmq/outlast/lab/storm/role"
@@ -30,6 +31,10 @@ type stage struct {
 	cast      map[string]*member
 	names     []string // of the cast, in order
 
+	// net is nil on loopback.
+	net   *network.Net
+	hosts map[string]*network.Host
+
 	mu    sync.Mutex
 	links map[link][]*proxy.Proxy
 	gaps  []gap
@@ -46,18 +51,25 @@ var databaseNames = []string{"orders", "billing", "audit"}
 // raise starts the servers, makes the tables, and describes the processes.
 func raise(ctx context.Context, c Config, t *fault.Timeline) (_ *stage, err error) {
 	s := &stage{config: c, timeline: t, databases: map[string]*sql.DB{}, addresses: map[string]string{},
-		cast: map[string]*member{}, links: map[link][]*proxy.Proxy{}}
+		cast: map[string]*member{}, hosts: map[string]*network.Host{}, links: map[link][]*proxy.Proxy{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.postgres.servers[0], err = servers.Postgres(ctx, servers.PostgresConfig{NoSync: true}); err != nil {
+	if err := s.lay(); err != nil {
 		return nil, err
 	}
-	s.rabbit, err = servers.RabbitMQ(ctx, servers.RabbitConfig{Nodes: c.Nodes, NetTick: netTick,
-		Config: "cluster_partition_handling = pause_minority"})
-	if err != nil {
+	if s.postgres.servers[0], err = servers.Postgres(ctx, s.postgresConfig(0)); err != nil {
+		return nil, err
+	}
+	rabbit := servers.RabbitConfig{Nodes: c.Nodes, NetTick: netTick, Config: "cluster_partition_handling = pause_minority"}
+	if c.Namespaces {
+		for i := range c.Nodes {
+			rabbit.Hosts = append(rabbit.Hosts, s.host(nodeName(i)))
+		}
+	}
+	if s.rabbit, err = servers.RabbitMQ(ctx, rabbit); err != nil {
 		return nil, err
 	}
 	for _, name := range databaseNames {
@@ -65,7 +77,7 @@ func raise(ctx context.Context, c Config, t *fault.Timeline) (_ *stage, err erro
 			return nil, err
 		}
 	}
-	if s.postgres.servers[1], err = s.postgres.servers[0].Standby(ctx, servers.PostgresConfig{NoSync: true}); err != nil {
+	if s.postgres.servers[1], err = s.postgres.servers[0].Standby(ctx, s.postgresConfig(1)); err != nil {
 		return nil, err
 	}
 	if err := s.postgres.follow(ctx); err != nil {
@@ -83,6 +95,44 @@ func raise(ctx context.Context, c Config, t *fault.Timeline) (_ *stage, err erro
 	}
 	return s, nil
 }
+
+// lay makes the network, with a host for each server and each process.
+func (s *stage) lay() (err error) {
+	if !s.config.Namespaces {
+		return nil
+	}
+	if s.net, err = network.New(); err != nil {
+		return err
+	}
+	names := []string{postgresName(0), postgresName(1)}
+	for i := range s.config.Nodes {
+		names = append(names, nodeName(i))
+	}
+	for _, spec := range s.specs() {
+		names = append(names, spec.Name)
+	}
+	for _, name := range names {
+		if s.hosts[name], err = s.net.Host(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// host is where a server or a process runs; the zero value is loopback.
+func (s *stage) host(name string) servers.Host {
+	h := s.hosts[name]
+	if h == nil {
+		return servers.Host{}
+	}
+	return servers.Host{IP: h.IP(), Enter: h.Enter}
+}
+
+func (s *stage) postgresConfig(i int) servers.PostgresConfig {
+	return servers.PostgresConfig{NoSync: true, Host: s.host(postgresName(i))}
+}
+
+func postgresName(i int) string { return fmt.Sprintf("postgres%d", i+1) }
 
 // prepare makes one service's database.
 func (s *stage) prepare(ctx context.Context, name string) error {
@@ -173,7 +223,14 @@ func (s *stage) through(process, database string) (databaseURL, brokerURLs strin
 func nodeName(i int) string { return fmt.Sprintf("rabbit%d", i+1) }
 
 func (s *stage) via(l link, target string) (string, error) {
-	p, err := proxy.New(target)
+	if s.direct(l.process) {
+		return target, nil
+	}
+	ip := "127.0.0.1"
+	if s.net != nil {
+		ip = s.net.Hub()
+	}
+	p, err := proxy.NewOn(ip, target)
 	if err != nil {
 		return "", err
 	}
@@ -181,6 +238,12 @@ func (s *stage) via(l link, target string) (string, error) {
 	defer s.mu.Unlock()
 	s.links[l] = append(s.links[l], p)
 	return p.Address(), nil
+}
+
+// direct reports whether a process speaks to the servers without a proxy: the second one of
+// each role, where the network itself can be broken.
+func (s *stage) direct(process string) bool {
+	return s.net != nil && strings.HasSuffix(process, "-2")
 }
 
 // restoreLinks ends every fault of the network.
@@ -192,6 +255,9 @@ func (s *stage) restoreLinks() error {
 		for _, p := range proxies {
 			errs = append(errs, p.Restore())
 		}
+	}
+	if s.net != nil {
+		errs = append(errs, s.net.Heal())
 	}
 	return errors.Join(errs...)
 }
@@ -213,5 +279,9 @@ func (s *stage) close() error {
 	if s.rabbit != nil {
 		errs = append(errs, s.rabbit.Close())
 	}
-	return errors.Join(append(errs, s.postgres.close())...)
+	errs = append(errs, s.postgres.close())
+	if s.net != nil {
+		errs = append(errs, s.net.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/outlastmq/outlast/lab/network"
 	"github.com/outlastmq/outlast/lab/storm"
 	"github.com/outlastmq/outlast/lab/storm/role"
 )
@@ -43,11 +44,19 @@ func main() {
 	flag.StringVar(&o.state, "state", "../.storm", "folder that remembers an unfinished series and the progress")
 	flag.StringVar(&o.append, "append", "", "Markdown file that gets a row for each run")
 	flag.StringVar(&o.soak, "soak", "", "Markdown file that tells of the whole series")
+	loopback := flag.Bool("loopback", false, "do not make network namespaces")
 	only := flag.String("only", "", "kinds of faults, separated by commas (default all)")
 	flag.Parse()
 	if *only != "" {
 		c.Only = strings.Split(*only, ",")
 	}
+	if !*loopback {
+		if err := network.Isolate(); err != nil {
+			fmt.Println("everything runs on loopback, as", err)
+			*loopback = true
+		}
+	}
+	c.Namespaces = !*loopback
 	if o.legs > 0 {
 		o.runs, c.Length, c.Messages = o.legs, c.Length/time.Duration(o.legs), c.Messages/o.legs
 	}
