@@ -87,7 +87,7 @@ chaos: ## Storms of faults from a seed on a whole system, about 5 minutes each: 
 .PHONY: soak
 soak: ## A long storm with many messages, in legs; goes on where it stopped: FOR=2h MESSAGES=1000000 LEGS=4
 	@lab/install
-	cd lab && $(STORM) -for $(or $(FOR),2h) -messages $(or $(MESSAGES),1000000) -legs $(or $(LEGS),4) -batch 16 -pause 10s -soak ../docs/proof/soak.md
+	cd lab && $(STORM) -for $(or $(FOR),2h) -messages $(or $(MESSAGES),1000000) -legs $(or $(LEGS),4) -batch 16 -pause 10s -without-history -soak ../docs/proof/soak.md
 
 # make fuzz FOR=1m runs each target for a minute; make fuzz EXECS=10000000 runs each until it has that
 # many executions in all, and goes on where an earlier run was stopped. ONLY=rabbitmq chooses targets.

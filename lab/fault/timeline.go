@@ -12,8 +12,9 @@ import (
 
 // Timeline is what really went wrong, and when. Its methods may be called concurrently.
 type Timeline struct {
-	log   io.Writer
-	start time.Time
+	log     io.Writer
+	start   time.Time
+	observe func(name string, on bool) // nil: nobody
 
 	mu    sync.Mutex
 	lines []*Line
@@ -38,6 +39,9 @@ type mark struct {
 
 // NewTimeline starts a timeline that tells log what happens as it happens.
 func NewTimeline(log io.Writer) *Timeline { return &Timeline{log: log, start: time.Now()} }
+
+// Observe has f told when a fault begins and when it has ended. Call it before the faults.
+func (t *Timeline) Observe(f func(name string, on bool)) { t.observe = f }
 
 // Start is the instant that a timeline counts from.
 func (t *Timeline) Start() time.Time { return t.start }
@@ -80,6 +84,7 @@ func (t *Timeline) begin(f Fault) *Line {
 		l.Row = f.Hits[0]
 	}
 	t.lines = append(t.lines, l)
+	t.tell(l, true)
 	t.print("on   %s", l.Name)
 	return l
 }
@@ -106,6 +111,7 @@ func (t *Timeline) off(l *Line) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l.Off = t.now()
+	t.tell(l, false)
 	t.print("off  %s", l.Name)
 }
 
@@ -114,6 +120,12 @@ func (t *Timeline) failed(l *Line, err error) {
 	defer t.mu.Unlock()
 	l.Err = firstLine(err)
 	t.print("     %s: could not be ended: %v", l.Name, firstLine(err))
+}
+
+func (t *Timeline) tell(l *Line, on bool) {
+	if t.observe != nil {
+		t.observe(l.Name, on)
+	}
 }
 
 // firstLine leaves out what a program printed behind its error.

@@ -33,6 +33,13 @@ func NewProgram(c ProgramConfig) *Program {
 	}}
 }
 
+// Use has the next Start run another program file.
+func (p *Program) Use(path string) {
+	p.process.mu.Lock()
+	defer p.process.mu.Unlock()
+	p.process.path = path
+}
+
 // Start starts the program; starting one that runs is an error.
 func (p *Program) Start() error { return p.process.start() }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,26 +19,46 @@ type member struct {
 	program *servers.Program
 	watches sync.WaitGroup
 
+	// versions are program files: the present one and, if there is one, the earlier.
+	versions []string
+
 	mu       sync.Mutex
+	version  int  // of the next start
 	expected bool // its end is of our making
 	deaths   []string
 }
 
 func (s *stage) addMember(spec role.Spec) error {
 	var err error
-	if spec.Database, spec.Broker, err = s.through(spec.Name, s.addresses[spec.Database]); err != nil {
+	if spec.Database, spec.Broker, err = s.through(spec.Name, s.addresses[spec.Service]); err != nil {
 		return err
 	}
-	spec.History = filepath.Join(s.config.Folder, "history")
+	if s.history != nil {
+		spec.History = s.historyFolder()
+	}
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	s.names = append(s.names, spec.Name)
-	s.cast[spec.Name] = &member{spec: spec, program: servers.NewProgram(servers.ProgramConfig{
+	m := &member{spec: spec, versions: []string{program}, program: servers.NewProgram(servers.ProgramConfig{
 		Name: spec.Name, Path: program, Env: []string{spec.Environment()}, Log: filepath.Join(s.config.Folder, spec.Name+".log"), Host: s.host(spec.Name),
 	})}
+	s.cast[spec.Name] = m
+	if s.config.Earlier != "" && spec.Role != "producer" {
+		m.versions = append(m.versions, s.config.Earlier)
+		if strings.HasSuffix(spec.Name, "-2") {
+			m.version = 1
+		}
+	}
 	return nil
+}
+
+// change has the next start use the other version.
+func (m *member) change() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.version = (m.version + 1) % len(m.versions)
 }
 
 // start begins a life; a member that lives is left alone.
@@ -47,6 +68,7 @@ func (m *member) start() error {
 	if m.program.Running() {
 		return nil
 	}
+	m.program.Use(m.versions[m.version])
 	if err := m.program.Start(); err != nil {
 		return err
 	}

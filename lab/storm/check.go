@@ -66,6 +66,7 @@ func (a *Account) Add(b Account) {
 }
 
 type sentLine struct {
+	seq      int64
 	typ, key string
 	n        int64
 	poison   bool
@@ -74,7 +75,7 @@ type sentLine struct {
 
 // check asks the ledgers, which are independent of Outlast's own tables.
 func (s *stage) check(ctx context.Context, report *Report) error {
-	for _, group := range groups {
+	for _, group := range s.groups() {
 		a, err := s.account(ctx, group)
 		if err != nil {
 			return err
@@ -90,7 +91,12 @@ func (s *stage) account(ctx context.Context, group string) (Account, error) {
 	if err != nil {
 		return a, err
 	}
-	a.Committed = len(sent)
+	first := s.first(group)
+	for _, m := range sent {
+		if m.seq >= first {
+			a.Committed++
+		}
+	}
 	ended := map[string]bool{}
 	if err := s.checkEffects(ctx, &a, sent, ended); err != nil {
 		return a, err
@@ -101,8 +107,8 @@ func (s *stage) account(ctx context.Context, group string) (Account, error) {
 	gaps := s.gapsSoFar()
 	for id, m := range sent {
 		switch {
-		case ended[id]:
-		case slices.ContainsFunc(gaps, func(g gap) bool { return g.explains(group, m.typ, m.at) }):
+		case ended[id] || m.seq < first:
+		case slices.ContainsFunc(gaps, func(g gap) bool { return g.explains(group, m.typ, m.seq) }):
 			a.Explained++
 		default:
 			a.Lost++
@@ -121,7 +127,7 @@ func (a *Account) tell(n int, format string, args ...any) {
 
 func (s *stage) sent(ctx context.Context, group string) (map[string]sentLine, error) {
 	sent := map[string]sentLine{}
-	rows, err := s.databases[source[group]].QueryContext(ctx, `SELECT id, type, key, n, poison, at FROM ledger_sent WHERE type = ANY($1)`, role.Hears[group])
+	rows, err := s.databases[source[group]].QueryContext(ctx, `SELECT seq, id, type, key, n, poison, at FROM ledger_sent WHERE type = ANY($1)`, role.Hears[group])
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +135,7 @@ func (s *stage) sent(ctx context.Context, group string) (map[string]sentLine, er
 	for rows.Next() {
 		var id string
 		var m sentLine
-		if err := rows.Scan(&id, &m.typ, &m.key, &m.n, &m.poison, &m.at); err != nil {
+		if err := rows.Scan(&m.seq, &id, &m.typ, &m.key, &m.n, &m.poison, &m.at); err != nil {
 			return nil, err
 		}
 		sent[id] = m
@@ -139,7 +145,7 @@ func (s *stage) sent(ctx context.Context, group string) (map[string]sentLine, er
 
 // checkEffects walks through the effects in the order of their coming.
 func (s *stage) checkEffects(ctx context.Context, a *Account, sent map[string]sentLine, ended map[string]bool) error {
-	rows, err := s.databases[a.Group].QueryContext(ctx, `SELECT seq, id, type, key, n, attempt, process, at FROM ledger_effect WHERE grp = $1 ORDER BY seq`, a.Group)
+	rows, err := s.databases[s.database(a.Group)].QueryContext(ctx, `SELECT seq, id, type, key, n, attempt, process, at FROM ledger_effect WHERE grp = $1 ORDER BY seq`, a.Group)
 	if err != nil {
 		return err
 	}
@@ -198,7 +204,7 @@ func (e effectLine) String() string {
 }
 
 func (s *stage) checkDead(ctx context.Context, a *Account, sent map[string]sentLine, ended map[string]bool) error {
-	rows, err := s.databases[a.Group].QueryContext(ctx, `SELECT id, reason, error, attempts, last_at FROM outlast_dead WHERE grp = $1 ORDER BY seq`, a.Group)
+	rows, err := s.databases[s.database(a.Group)].QueryContext(ctx, `SELECT id, reason, error, attempts, last_at FROM outlast_dead WHERE grp = $1 ORDER BY seq`, a.Group)
 	if err != nil {
 		return err
 	}

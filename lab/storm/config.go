@@ -39,6 +39,12 @@ type Config struct {
 	Trouble int
 	// Batch is how many messages a consumer may handle in one transaction. Default 1.
 	Batch int
+	// Earlier is a program with the roles of a storm on an earlier commit of the library, for
+	// some of the relays and consumers: see BuildEarlier. Empty: none.
+	Earlier string
+	// WithoutHistory leaves the ledgers alone to judge. A history takes about 5 kB for each
+	// message.
+	WithoutHistory bool
 	// Folder receives the logs and histories of all processes. Default: a temporary one,
 	// removed when the run was good.
 	Folder string

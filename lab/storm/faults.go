@@ -37,7 +37,25 @@ func (s *stage) processKinds() []fault.Kind {
 		}}
 	}
 	start := func(m *member) func(context.Context) error { return plain(m.start) }
+	lacks := ""
+	if s.config.Earlier == "" {
+		lacks = "there is no build of the earlier commit"
+	}
 	return []fault.Kind{
+		{Name: "restart everything", Weight: 1, Shortest: 100 * time.Millisecond, Longest: time.Second, Draw: func(*rand.Rand) fault.Fault {
+			return fault.Fault{Name: "restart every process in turn", Hits: s.names, On: s.roll, Off: s.startCast}
+		}},
+		{Name: "change of version", Weight: 2, Shortest: 100 * time.Millisecond, Longest: 2 * time.Second, Lacks: lacks, Draw: func(r *rand.Rand) fault.Fault {
+			m := s.cast[oneOf(r, s.names)]
+			return fault.Fault{Name: "restart " + m.spec.Name + " with another version", Hits: []string{m.spec.Name}, Off: start(m),
+				On: func(ctx context.Context) error {
+					if err := m.stop(ctx); err != nil {
+						return err
+					}
+					m.change()
+					return nil
+				}}
+		}},
 		each("kill", 6, 100*time.Millisecond, 6*time.Second, func(m *member) func(context.Context) error { return plain(m.kill) }, start),
 		each("restart", 3, 100*time.Millisecond, 2*time.Second, func(m *member) func(context.Context) error { return m.stop }, start),
 		// Longer than a lease, often.
@@ -45,6 +63,32 @@ func (s *stage) processKinds() []fault.Kind {
 			func(m *member) func(context.Context) error { return plain(m.program.Pause) },
 			func(m *member) func(context.Context) error { return plain(m.program.Continue) }),
 	}
+}
+
+// roll restarts every process in turn, each with its other version if it has one: a rolling
+// deployment.
+func (s *stage) roll(ctx context.Context) error {
+	for _, name := range s.names {
+		m := s.cast[name]
+		if err := m.stop(ctx); err != nil {
+			return err
+		}
+		m.change()
+		if err := m.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startCast makes sure that every process runs.
+func (s *stage) startCast(context.Context) error {
+	for _, name := range s.names {
+		if err := s.cast[name].start(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Bytes on the wire by which a cut finds its moment.

@@ -3,7 +3,6 @@ package storm
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -11,7 +10,7 @@ import (
 )
 
 // source is the service whose messages a group hears.
-var source = map[string]string{"billing": "orders", "audit": "orders", "orders": "billing"}
+var source = map[string]string{"billing": "orders", "audit": "orders", "orders": "billing", late: "orders"}
 
 // Rest is how a run came to its end.
 type Rest struct {
@@ -23,7 +22,7 @@ type Rest struct {
 
 // quiet is how long nothing may change, with nothing waiting, until what is missing counts
 // as missing.
-const quiet = time.Minute
+const quiet = 30 * time.Second
 
 // rest waits until every committed message is accounted for in every group and nothing
 // waits, or until nothing changes any more.
@@ -62,7 +61,7 @@ func (s *stage) state(ctx context.Context) (text string, even bool, waiting int,
 	defer cancel()
 	even = true
 	var parts []string
-	for _, group := range groups {
+	for _, group := range s.groups() {
 		sent, ended, err := s.books(ctx, group)
 		if err != nil {
 			return "", false, 0, err
@@ -98,12 +97,40 @@ func (s *stage) state(ctx context.Context) (text string, even bool, waiting int,
 
 // books are how many messages a group had to handle, and how many have come to an end.
 func (s *stage) books(ctx context.Context, group string) (sent, ended int, err error) {
-	sent, err = s.count(ctx, source[group], `SELECT count(*) FROM ledger_sent WHERE type = ANY($1)`, role.Hears[group])
+	sent, err = s.count(ctx, source[group], `SELECT count(*) FROM ledger_sent WHERE type = ANY($1) AND seq >= $2`, role.Hears[group], s.first(group))
 	if err != nil {
 		return 0, 0, err
 	}
-	ended, err = s.count(ctx, group, `SELECT (SELECT count(*) FROM ledger_effect WHERE grp = $1) + (SELECT count(*) FROM outlast_dead WHERE grp = $1)`, group)
+	if s.first(group) > 0 {
+		ended, err = s.endedOf(ctx, group)
+		return sent, ended, err
+	}
+	ended, err = s.count(ctx, s.database(group), `SELECT (SELECT count(*) FROM ledger_effect WHERE grp = $1) + (SELECT count(*) FROM outlast_dead WHERE grp = $1)`, group)
 	return sent, ended, err
+}
+
+// endedOf counts only what the group was promised: it may have heard more.
+func (s *stage) endedOf(ctx context.Context, group string) (n int, err error) {
+	sent, err := s.sent(ctx, group)
+	if err != nil {
+		return 0, err
+	}
+	rows, err := s.databases[s.database(group)].QueryContext(ctx, `SELECT id FROM ledger_effect WHERE grp = $1 UNION SELECT id FROM outlast_dead WHERE grp = $1`, group)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	first := s.first(group)
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return 0, err
+		}
+		if m, known := sent[id]; known && m.seq >= first {
+			n++
+		}
+	}
+	return n, rows.Err()
 }
 
 func (s *stage) count(ctx context.Context, database, query string, args ...any) (n int, err error) {
@@ -115,7 +142,7 @@ func (s *stage) count(ctx context.Context, database, query string, args ...any) 
 func (s *stage) progress(ctx context.Context) (p Progress) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for _, group := range slices.Compact(slices.Clone(groups)) {
+	for _, group := range s.groups() {
 		if sent, ended, err := s.books(ctx, group); err == nil {
 			p.Committed += sent
 			p.Effects += ended

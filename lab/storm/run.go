@@ -35,7 +35,7 @@ func (s *storm) run(ctx context.Context, report *Report) error {
 			report.NotExercised = append(report.NotExercised, k.Name+": "+k.Lacks)
 		}
 	}
-	plan := fault.Plan(s.Seed, kinds, fault.Storm{Length: s.Length, Pause: s.Pause, Most: s.Most})
+	plan := append(fault.Plan(s.Seed, kinds, fault.Storm{Length: s.Length, Pause: s.Pause, Most: s.Most}), s.stage.repairLate()...)
 	if err := s.underLoad(ctx, plan); err != nil {
 		return err
 	}
@@ -45,6 +45,9 @@ func (s *storm) run(ctx context.Context, report *Report) error {
 // startAll starts the producers when all groups are bound: what is sent before is not
 // promised.
 func (s *storm) startAll(ctx context.Context) error {
+	if err := s.stage.spoil(ctx); err != nil {
+		return err
+	}
 	for _, producers := range []bool{false, true} {
 		for _, name := range s.stage.names {
 			if m := s.stage.cast[name]; (m.spec.Role == "producer") == producers {
@@ -78,6 +81,9 @@ func (s *storm) judge(ctx context.Context, report *Report) error {
 		report.Deaths = append(report.Deaths, s.stage.cast[name].ends()...)
 	}
 	report.Faults, report.Gaps, report.Used = s.timeline.Lines(), s.stage.gapsSoFar(), s.used
+	if err := s.stage.closeHistory(ctx, report.Rest); err != nil {
+		return err
+	}
 	return s.stage.check(ctx, report)
 }
 
@@ -191,7 +197,7 @@ func (s *storm) awaitSubscribed(ctx context.Context) error {
 	defer cancel()
 	for {
 		ready := true
-		for _, group := range groups {
+		for _, group := range s.stage.bound() {
 			g := groupTopology(group)
 			for p := range g.Partitions {
 				depth, err := s.stage.broker().Topology().Depth(ctx, g.Queue(p))

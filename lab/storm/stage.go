@@ -15,6 +15,7 @@ import (
 	"github.com/outlastmq/outlast/lab/proxy"
 	"github.com/outlastmq/outlast/lab/servers"
 	"github.com/outlastmq/outlast/lab/storm/role"
+	"github.com/outlastmq/outlast/outlasttest/history"
 	"github.com/outlastmq/outlast/postgres"
 	"github.com/outlastmq/outlast/rabbitmq"
 )
@@ -34,6 +35,8 @@ type stage struct {
 	// net is nil on loopback.
 	net   *network.Net
 	hosts map[string]*network.Host
+
+	history *history.Recorder // nil: none
 
 	mu    sync.Mutex
 	links map[link][]*proxy.Proxy
@@ -57,6 +60,9 @@ func raise(ctx context.Context, c Config, t *fault.Timeline) (_ *stage, err erro
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if err := s.openHistory(); err != nil {
+		return nil, err
+	}
 	if err := s.lay(); err != nil {
 		return nil, err
 	}
@@ -148,10 +154,10 @@ func (s *stage) prepare(ctx context.Context, name string) error {
 // specs are the processes: two of everything that may be shared.
 func (s *stage) specs() []role.Spec {
 	var specs []role.Spec
-	add := func(n int, database string, spec role.Spec) {
+	add := func(n int, service string, spec role.Spec) {
 		for i := range n {
 			each := spec
-			each.Name, each.Database = fmt.Sprintf("%s-%d", spec.Role, i+1), database
+			each.Name, each.Service = fmt.Sprintf("%s-%d", spec.Role, i+1), service
 			each.Trouble, each.ConsumerBatch = s.config.Trouble, s.config.Batch
 			specs = append(specs, each)
 		}
@@ -165,6 +171,9 @@ func (s *stage) specs() []role.Spec {
 	add(2, "billing", role.Spec{Role: "billing"})
 	add(2, "audit", role.Spec{Role: "audit"})
 	add(1, "orders", role.Spec{Role: "orders"})
+	if s.hasLate() {
+		add(1, "audit", role.Spec{Role: "late"})
+	}
 	return specs
 }
 
@@ -178,12 +187,25 @@ func groupTopology(group string) outlast.GroupTopology {
 }
 
 // groups are the names of all groups in order.
-var groups = []string{"audit", "billing", "orders"}
+func (s *stage) groups() []string {
+	if s.hasLate() {
+		return []string{"audit", "billing", "late", "orders"}
+	}
+	return []string{"audit", "billing", "orders"}
+}
+
+// database is the one of a group's service.
+func (s *stage) database(group string) string {
+	if group == late {
+		return "audit"
+	}
+	return group
+}
 
 // applyTopology is what an operator would do: everything is declared that is missing.
 func (s *stage) applyTopology(ctx context.Context) error {
 	t := outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}, {Name: outlast.CommandExchange}}}
-	for _, group := range groups {
+	for _, group := range s.bound() {
 		t.Groups = append(t.Groups, groupTopology(group))
 	}
 	return s.broker().Topology().Apply(ctx, t)

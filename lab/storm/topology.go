@@ -19,16 +19,19 @@ import (
 // may miss messages that others got: a confirm says that a message was routed to one queue,
 // not to all. What a group alone hears is held instead, and may not be missed.
 type gap struct {
-	Group string    `json:"group"`
-	Types []string  `json:"types"`
-	From  time.Time `json:"from"`
-	To    time.Time `json:"to"`
-	What  string    `json:"what"`
+	Group string   `json:"group"`
+	Types []string `json:"types"`
+	// To is the last number in the ledger of what was written before the gap's end; 0 while
+	// it is open. No clock is asked: those of the servers may jump.
+	To   int64  `json:"to"`
+	What string `json:"what"`
+	// Unbound: the group was never bound before To, and is promised nothing of then.
+	Unbound bool `json:"unbound,omitempty"`
 }
 
-// explains reports whether a message written at that time may be missing.
-func (g gap) explains(group, typ string, at time.Time) bool {
-	return g.Group == group && slices.Contains(g.Types, typ) && (g.To.IsZero() || !at.After(g.To))
+// explains reports whether a message with that number may be missing.
+func (g gap) explains(group, typ string, seq int64) bool {
+	return g.Group == group && slices.Contains(g.Types, typ) && (g.To == 0 || seq <= g.To)
 }
 
 func (s *stage) gapsSoFar() []gap {
@@ -41,19 +44,36 @@ func (s *stage) openGaps(gaps ...gap) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, g := range gaps {
-		g.From = time.Now()
 		s.gaps = append(s.gaps, g)
+		for _, typ := range g.Types {
+			if s.history != nil {
+				s.history.Unbound(g.Group, typ)
+			}
+		}
 	}
 }
 
-func (s *stage) closeGaps(what string) {
+// closeGaps ends the gaps of a fault when all is there again.
+func (s *stage) closeGaps(ctx context.Context, what string) error {
+	last := map[string]int64{}
+	for _, group := range s.groups() {
+		n, err := s.count(ctx, source[group], `SELECT last_value FROM ledger_sent_seq_seq`)
+		if err != nil {
+			return err
+		}
+		last[group] = max(int64(n), 1)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.gaps {
-		if s.gaps[i].What == what {
-			s.gaps[i].To = time.Now()
+		if g := &s.gaps[i]; g.What == what && g.To == 0 {
+			g.To = last[g.Group]
+			if s.history != nil {
+				s.history.Bound(g.Group, g.Types...)
+			}
 		}
 	}
+	return nil
 }
 
 // shared are the types that more than one group hears.
@@ -69,10 +89,13 @@ func shared(types []string) []string {
 	})
 }
 
+// faulty are the groups whose queues and bindings are deleted.
+var faulty = []string{"audit", "billing", "orders"}
+
 func (s *stage) topologyKinds() []fault.Kind {
 	return []fault.Kind{
 		{Name: "delete a queue", Weight: 1, Shortest: time.Second, Longest: 2 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
-			group := oneOf(r, groups)
+			group := oneOf(r, faulty)
 			queue := groupTopology(group).Queue(r.IntN(role.Partitions))
 			what := "delete queue " + queue
 			return fault.Fault{Name: what, Hits: []string{"topology"},
@@ -87,7 +110,7 @@ func (s *stage) topologyKinds() []fault.Kind {
 				Off: s.untilWhole(group, what)}
 		}},
 		{Name: "delete bindings", Weight: 1, Shortest: 2 * time.Second, Longest: 8 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
-			group := oneOf(r, groups)
+			group := oneOf(r, faulty)
 			typ := oneOf(r, role.Hears[group])
 			what := fmt.Sprintf("delete bindings of %s to %s", group, typ)
 			return fault.Fault{Name: what, Hits: []string{"topology"},
@@ -101,7 +124,7 @@ func (s *stage) topologyKinds() []fault.Kind {
 			const what = "delete exchange " + outlast.EventExchange
 			return fault.Fault{Name: what, Hits: []string{"topology"},
 				On: func(ctx context.Context) error {
-					for _, group := range groups {
+					for _, group := range s.groups() {
 						s.openGaps(gap{Group: group, Types: shared(role.Hears[group]), What: what})
 					}
 					return s.onChannel(ctx, func(ch *amqp.Channel) error { return ch.ExchangeDelete(outlast.EventExchange, false, false) })
@@ -119,8 +142,7 @@ func (s *stage) repaired(what string) func(context.Context) error {
 		if err := s.applyTopology(ctx); err != nil {
 			return err
 		}
-		s.closeGaps(what)
-		return nil
+		return s.closeGaps(ctx, what)
 	}
 }
 
@@ -136,8 +158,7 @@ func (s *stage) untilWhole(group, what string) func(context.Context) error {
 		if len(differences) > 0 {
 			return errors.New(differences[0].String())
 		}
-		s.closeGaps(what)
-		return nil
+		return s.closeGaps(ctx, what)
 	}
 }
 

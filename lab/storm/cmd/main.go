@@ -44,7 +44,9 @@ func main() {
 	flag.StringVar(&o.state, "state", "../.storm", "folder that remembers an unfinished series and the progress")
 	flag.StringVar(&o.append, "append", "", "Markdown file that gets a row for each run")
 	flag.StringVar(&o.soak, "soak", "", "Markdown file that tells of the whole series")
+	flag.BoolVar(&c.WithoutHistory, "without-history", false, "record no history: the ledgers alone judge")
 	loopback := flag.Bool("loopback", false, "do not make network namespaces")
+	earlier := flag.Bool("earlier", true, "run relays and consumers of an earlier commit beside the present ones")
 	only := flag.String("only", "", "kinds of faults, separated by commas (default all)")
 	flag.Parse()
 	if *only != "" {
@@ -61,6 +63,9 @@ func main() {
 		o.runs, c.Length, c.Messages = o.legs, c.Length/time.Duration(o.legs), c.Messages/o.legs
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if *earlier {
+		c.Earlier = buildEarlier(ctx, o.state)
+	}
 	good, err := run(ctx, c, o)
 	stop()
 	if err != nil {
@@ -70,6 +75,22 @@ func main() {
 	if !good {
 		os.Exit(1)
 	}
+}
+
+// buildEarlier says so when it cannot be done: a checkout may lack its history.
+func buildEarlier(ctx context.Context, state string) string {
+	folder, err := filepath.Abs(state)
+	if err == nil {
+		err = os.MkdirAll(folder, 0o755)
+	}
+	if err == nil {
+		var program string
+		if program, err = storm.BuildEarlier(ctx, folder); err == nil {
+			return program
+		}
+	}
+	fmt.Println("no earlier commit beside the present one:", err)
+	return ""
 }
 
 func run(ctx context.Context, c storm.Config, o options) (good bool, err error) {

@@ -1,6 +1,80 @@
+//go:build !earlier
+
 package role
 
-import "github.com/outlastmq/outlast"
+import (
+	"context"
+	"database/sql"
+	"os"
+	"path/filepath"
 
-// hooks records what this process does.
-func (s Spec) hooks() []outlast.Hook { return nil }
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/outlasttest/history"
+)
+
+// recording is the history of one process; without a folder to write to it does nothing.
+// A build of an earlier commit has another one that never does anything.
+type recording struct {
+	recorder *history.Recorder
+	ledger   *history.Ledger
+}
+
+// Ledger is the table that tells which transactions of a service have committed.
+func Ledger(service string) *history.Ledger {
+	return &history.Ledger{Engine: "postgres", Name: service}
+}
+
+func (s Spec) record() (*recording, error) {
+	if s.History == "" {
+		return &recording{}, nil
+	}
+	if err := os.MkdirAll(s.History, 0o755); err != nil {
+		return nil, err
+	}
+	recorder, err := history.NewRecorder(filepath.Join(s.History, s.Name+".jsonl"), s.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &recording{recorder, Ledger(s.Service)}, nil
+}
+
+func (r *recording) hooks() []outlast.Hook {
+	if r.recorder == nil {
+		return nil
+	}
+	return []outlast.Hook{r.recorder}
+}
+
+func (r *recording) middleware() []outlast.Middleware {
+	if r.recorder == nil {
+		return nil
+	}
+	return []outlast.Middleware{r.recorder.Middleware(r.ledger)}
+}
+
+func (r *recording) close() error {
+	if r.recorder == nil {
+		return nil
+	}
+	return r.recorder.Close()
+}
+
+// inTx commits what f did, unless f failed.
+func (r *recording) inTx(ctx context.Context, db *sql.DB, f func(context.Context, *sql.Tx) error) error {
+	if r.recorder == nil {
+		return inTx(ctx, db, f)
+	}
+	ctx, tx, err := r.recorder.Begin(ctx, db, r.ledger)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if err := f(ctx, tx.Tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func withNumber(ctx context.Context, n int64) context.Context { return history.WithKeySeq(ctx, n) }
+
+func prepareHistory(ctx context.Context, db *sql.DB) error { return Ledger("").Create(ctx, db) }

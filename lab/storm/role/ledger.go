@@ -15,7 +15,7 @@ import (
 const Tables = `
 	CREATE TABLE IF NOT EXISTS ledger_key (key text PRIMARY KEY, n bigint NOT NULL);
 	CREATE TABLE IF NOT EXISTS ledger_producer (name text PRIMARY KEY, n bigint NOT NULL);
-	CREATE TABLE IF NOT EXISTS ledger_sent (id text PRIMARY KEY, type text NOT NULL, key text NOT NULL, n bigint NOT NULL,
+	CREATE TABLE IF NOT EXISTS ledger_sent (seq bigserial, id text PRIMARY KEY, type text NOT NULL, key text NOT NULL, n bigint NOT NULL,
 		poison boolean NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
 	CREATE TABLE IF NOT EXISTS ledger_effect (seq bigserial PRIMARY KEY, grp text NOT NULL, source text NOT NULL, id text NOT NULL, type text NOT NULL,
 		key text NOT NULL, n bigint NOT NULL, attempt int NOT NULL, process text NOT NULL, pid int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());`
@@ -47,6 +47,7 @@ var Hears = map[string][]string{
 	"billing": {Placed.Type(), Changed.Type(), Noted.Type()},
 	"audit":   {Placed.Type(), Changed.Type()},
 	"orders":  {Billed.Type()},
+	"late":    {Placed.Type()},
 }
 
 // next locks the key until the transaction ends and returns its next number.
@@ -77,7 +78,7 @@ func publishNote(ctx context.Context, tx outlast.Tx, outbox *outlast.Outbox, c o
 	if err := noteSent(ctx, tx, note.ID, c.Type(), key, n, poison); err != nil {
 		return err
 	}
-	return outbox.Publish(ctx, tx, c.Message(note, outlast.ID(note.ID)))
+	return outbox.Publish(withNumber(ctx, n), tx, c.Message(note, outlast.ID(note.ID)))
 }
 
 func publishLoose(ctx context.Context, tx outlast.Tx, outbox *outlast.Outbox, poison bool) error {
@@ -89,13 +90,13 @@ func publishLoose(ctx context.Context, tx outlast.Tx, outbox *outlast.Outbox, po
 }
 
 // inTx commits what f did, unless f failed.
-func inTx(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
+func inTx(ctx context.Context, db *sql.DB, f func(context.Context, *sql.Tx) error) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if err := f(tx); err != nil {
+	if err := f(ctx, tx); err != nil {
 		return err
 	}
 	return tx.Commit()

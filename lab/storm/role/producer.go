@@ -27,13 +27,13 @@ var errDrawn = errors.New("rolled back by lot")
 
 // produce writes messages until ctx ends or Last are written. An error, an unknown COMMIT
 // among them, is followed by other messages: the ledger tells what became of it.
-func (s Spec) produce(ctx context.Context) error {
+func (s Spec) produce(ctx context.Context, r *recording) error {
 	db := s.open(ctx)
 	if db == nil {
 		return nil
 	}
 	defer db.Close()
-	outbox := outlast.NewOutbox(postgres.Store(db))
+	outbox := outlast.NewOutbox(postgres.Store(db), outlast.OutboxConfig{Hooks: r.hooks()})
 	begin, written := time.Now(), 0
 	for ctx.Err() == nil {
 		due := int(time.Since(begin).Seconds()*s.Rate) - written
@@ -42,7 +42,7 @@ func (s Spec) produce(ctx context.Context) error {
 			continue
 		}
 		n := min(due, 1+rand.IntN(max(s.Batch, 1)))
-		ended, err := s.write(ctx, db, outbox, n)
+		ended, err := s.write(ctx, r, db, outbox, n)
 		switch {
 		case ended:
 			return nil
@@ -57,7 +57,7 @@ func (s Spec) produce(ctx context.Context) error {
 
 // write commits n messages in one transaction, in the order of their keys: two producers
 // that lock keys in opposite orders would wait for each other.
-func (s Spec) write(ctx context.Context, db *sql.DB, outbox *outlast.Outbox, n int) (ended bool, err error) {
+func (s Spec) write(ctx context.Context, r *recording, db *sql.DB, outbox *outlast.Outbox, n int) (ended bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, hang)
 	defer cancel()
 	chosen := make([]string, n)
@@ -67,7 +67,7 @@ func (s Spec) write(ctx context.Context, db *sql.DB, outbox *outlast.Outbox, n i
 		}
 	}
 	slices.Sort(chosen)
-	err = inTx(ctx, db, func(tx *sql.Tx) error {
+	err = r.inTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
 		before, err := s.count(ctx, tx, len(chosen))
 		if err != nil {
 			return err

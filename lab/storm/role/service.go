@@ -28,7 +28,7 @@ func (s Spec) broker() outlast.Broker {
 }
 
 // relay delivers the outbox of orders.
-func (s Spec) relay(ctx context.Context) error {
+func (s Spec) relay(ctx context.Context, r *recording) error {
 	db := s.open(ctx)
 	if db == nil {
 		return nil
@@ -36,7 +36,7 @@ func (s Spec) relay(ctx context.Context) error {
 	defer db.Close()
 	relay, err := outlast.NewRelay(outlast.RelayConfig{
 		Source: "orders", Store: postgres.Store(db), Broker: s.broker(), Owner: s.owner(),
-		LeaseTTL: lease, Interval: interval, ConfirmDeadline: 5 * time.Second, Hooks: s.hooks(), Logger: s.logger(),
+		LeaseTTL: lease, Interval: interval, ConfirmDeadline: 5 * time.Second, Hooks: r.hooks(), Logger: s.logger(),
 	})
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (s Spec) relay(ctx context.Context) error {
 
 // serve handles what the group hears, and relays what it answers. The outbox of orders
 // has relays of its own.
-func (s Spec) serve(ctx context.Context) error {
+func (s Spec) serve(ctx context.Context, r *recording) error {
 	db := s.open(ctx)
 	if db == nil {
 		return nil
@@ -54,10 +54,11 @@ func (s Spec) serve(ctx context.Context) error {
 	defer db.Close()
 	store := postgres.Store(db)
 	service, err := outlast.NewService(outlast.ServiceConfig{
-		Name: s.Role, Store: store, Broker: s.broker(), Handlers: s.handlers(outlast.NewOutbox(store)),
+		Name: s.Role, Store: store, Broker: s.broker(), Handlers: s.handlers(outlast.NewOutbox(store, outlast.OutboxConfig{Hooks: r.hooks()})),
+		Middleware:   r.middleware(),
 		Consumer:     outlast.ConsumerConfig{Partitions: Partitions, Workers: 4, Batch: s.ConsumerBatch, Retry: retries, LeaseTTL: lease, HeartbeatInterval: heartbeat, Instance: s.owner()},
 		Relay:        outlast.RelayConfig{LeaseTTL: lease, Interval: interval, Owner: s.owner(), ConfirmDeadline: 5 * time.Second},
-		WithoutRelay: s.Role != "billing", Hooks: s.hooks(), Logger: s.logger(),
+		WithoutRelay: s.Role != "billing", Hooks: r.hooks(), Logger: s.logger(),
 	})
 	if err != nil {
 		return err
@@ -77,6 +78,8 @@ func (s Spec) handlers(outbox *outlast.Outbox) []outlast.Handler {
 	switch s.Role {
 	case "orders":
 		return []outlast.Handler{heard(Billed)}
+	case "late":
+		return []outlast.Handler{heard(Placed)}
 	case "audit":
 		return []outlast.Handler{heard(Placed), heard(Changed)}
 	}
@@ -127,6 +130,9 @@ func (s Spec) verdict(ctx context.Context, poison bool) error {
 // Prepare makes the tables of a service.
 func Prepare(ctx context.Context, db *sql.DB) error {
 	if err := postgres.Store(db).Migrations().Up(ctx, 0); err != nil {
+		return err
+	}
+	if err := prepareHistory(ctx, db); err != nil {
 		return err
 	}
 	_, err := db.ExecContext(ctx, Tables)

@@ -3,9 +3,10 @@
 // database, in the transactions that the ledger tells of.
 //
 // The orders service writes about keys; billing, audit and stock hear it, and orders hears
-// what billing answers:
+// what billing answers. The group late begins with a queue of its name that is not as it
+// must be:
 //
-//	orders  ── order.placed, order.changed ──> billing, audit     (keyed)
+//	orders  ── order.placed, order.changed ──> billing, audit     (keyed; late hears the first)
 //	orders  ── order.noted ──> billing                            (without a key)
 //	billing ── order.billed ──> orders                            (keyed)
 package role
@@ -13,6 +14,7 @@ package role
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,10 +30,12 @@ const Env = "OUTLAST_STORM_ROLE"
 
 // Spec is what a process of a storm does.
 type Spec struct {
-	// Role is producer, relay, or the name of a group: billing, audit, orders.
+	// Role is producer, relay, or the name of a group: billing, audit, orders, late.
 	Role string
 	// Name is the process's own: relay-2.
 	Name string
+	// Service owns the database: orders, billing, audit.
+	Service string
 	// Database is the address of the service's database, Broker a list of URLs.
 	Database, Broker string
 	// Rate is a producer's messages a second, Batch how many it may write in one transaction.
@@ -78,14 +82,18 @@ func Main() {
 }
 
 func (s Spec) run(ctx context.Context) error {
+	r, err := s.record()
+	if err != nil {
+		return err
+	}
+	do := s.serve
 	switch s.Role {
 	case "producer":
-		return s.produce(ctx)
+		do = s.produce
 	case "relay":
-		return s.relay(ctx)
-	default:
-		return s.serve(ctx)
+		do = s.relay
 	}
+	return errors.Join(do(ctx, r), r.close())
 }
 
 func (s Spec) logger() *slog.Logger {
