@@ -81,9 +81,9 @@ func TestCrash(t *testing.T) {
 		Only: []string{"kill process"}})
 }
 
-// TestOrderedGroupKilledAndDrained: two instances of an ordered group, one killed, one
+// TestF68_OrderedGroupKilledAndDrained: two instances of an ordered group, one killed, one
 // drained, while messages come: order kept, one effect each.
-func TestOrderedGroupKilledAndDrained(t *testing.T) {
+func TestF68_OrderedGroupKilledAndDrained(t *testing.T) {
 	t.Parallel()
 	c := Config{Length: time.Second, Nodes: 1, Rate: 200, Trouble: 1, Out: testWriter{t}, Folder: t.TempDir()}
 	if err := c.setDefaults(); err != nil {
