@@ -13,8 +13,14 @@ import (
 // openShop makes the databases of a shop in a directory of the test.
 func openShop(t *testing.T) map[string]*Database {
 	t.Helper()
-	dir := t.TempDir()
-	databases := map[string]*Database{}
+	_, databases := openShopIn(t)
+	return databases
+}
+
+// openShopIn returns the directory too.
+func openShopIn(t *testing.T) (dir string, databases map[string]*Database) {
+	t.Helper()
+	dir, databases = t.TempDir(), map[string]*Database{}
 	for _, service := range Services {
 		db, err := Open(t.Context(), "sqlite:"+dir, service)
 		if err != nil {
@@ -26,7 +32,7 @@ func openShop(t *testing.T) map[string]*Database {
 		}
 		databases[service] = db
 	}
-	return databases
+	return dir, databases
 }
 
 func (d *Database) mustExec(t *testing.T, query string, args ...any) {

@@ -38,6 +38,8 @@ type Config struct {
 	// WithoutRelay leaves the service's relay to a process of its own: see [RunRelay].
 	WithoutRelay bool
 	Logger       *slog.Logger
+	// Hooks observe the service: outlasttest.Crash kills it by them.
+	Hooks []outlast.Hook
 	// Ready is called once, when every queue of the service is bound and its API takes
 	// orders; api is the address of the API, or empty.
 	Ready func(api string)
@@ -130,6 +132,7 @@ func build(conf Config) (*outlast.Service, http.Handler, error) {
 		Consumer:     consumerConfig(),
 		Relay:        relayConfig(conf),
 		WithoutRelay: conf.WithoutRelay,
+		Hooks:        conf.Hooks,
 		Logger:       conf.Logger,
 	})
 	if err != nil {
