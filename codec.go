@@ -26,7 +26,8 @@ const maxJSONDepth = 128
 type jsonCodec struct{}
 
 // JSON is the default codec: encoding/json, unknown members ignored (a newer
-// producer may add some), data after the value refused, nesting limited to 128.
+// producer may add some). Refused are data after the value, a key that is twice in one
+// object, and nesting beyond 128.
 var JSON Codec = jsonCodec{}
 
 func (jsonCodec) ContentType() string          { return "application/json" }
@@ -36,7 +37,7 @@ func (jsonCodec) Decode(data []byte, v any) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return errors.New("the body is empty, which is not JSON")
 	}
-	if err := checkJSONDepth(data); err != nil {
+	if err := checkJSON(data); err != nil {
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -47,26 +48,6 @@ func (jsonCodec) Decode(data []byte, v any) error {
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return fmt.Errorf("data after the JSON value")
-	}
-	return nil
-}
-
-func checkJSONDepth(data []byte) error {
-	depth, inString := 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
-			if depth++; depth > maxJSONDepth {
-				return fmt.Errorf("JSON nested deeper than %d", maxJSONDepth)
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
 	}
 	return nil
 }

@@ -135,10 +135,56 @@ func FuzzJSON(f *testing.F) {
 			}
 		}
 		var v any
-		if outlast.JSON.Decode(data, &v) == nil && !json.Valid(data) {
+		err := outlast.JSON.Decode(data, &v)
+		if err == nil && !json.Valid(data) {
 			t.Fatalf("%q is not JSON and was decoded", data)
 		}
+		if !utf8.Valid(data) || !json.Valid(data) || err != nil && strings.Contains(err.Error(), "nested") {
+			return
+		}
+		if (err != nil && strings.Contains(err.Error(), "twice")) != keyTwice(t, data) {
+			t.Fatalf("%q: %v", data, err)
+		}
 	})
+}
+
+// keyTwice finds a key that is twice in one object, by the standard decoder's tokens.
+func keyTwice(t *testing.T, data []byte) bool {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(string(data)))
+	d.UseNumber()
+	var objects []map[string]bool // nil for an array
+	key := false
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return false
+		}
+		top := len(objects) - 1
+		switch x := token.(type) {
+		case json.Delim:
+			switch x {
+			case '{':
+				objects = append(objects, map[string]bool{})
+			case '[':
+				objects = append(objects, nil)
+			default:
+				objects = objects[:top]
+			}
+			key = len(objects) > 0 && objects[len(objects)-1] != nil
+			continue
+		case string:
+			if top >= 0 && objects[top] != nil && key {
+				if objects[top][x] {
+					return true
+				}
+				objects[top][x] = true
+				key = false
+				continue
+			}
+		}
+		key = top >= 0 && objects[top] != nil
+	}
 }
 
 // FuzzCleanErrorText: any text becomes one that a table, a log and a terminal can carry.

@@ -263,6 +263,20 @@ func TestS12_JSONIsBounded(t *testing.T) {
 	if err := outlast.JSON.Decode([]byte(`"`+strings.Repeat(`[\"`, 200)+`"`), &v); err != nil {
 		t.Errorf("brackets in a text: %v", err)
 	}
+	many := `{"k":0`
+	for i := range 100 {
+		many += fmt.Sprintf(`,"k%d":{"k":0,"l":["k","k"]}`, i)
+	}
+	for _, twice := range []string{`{"a":1,"b":"\"a","a":2}`, `{"a":1,"\u0061":2}`, `[{"x":{"a":[{"a":1}],"b":1,"a":1}}]`, `{"":1,"":2}`, many + `,"k":0}`} {
+		if err := outlast.JSON.Decode([]byte(twice), &v); err == nil || !strings.Contains(err.Error(), "twice") {
+			t.Errorf("%.60s: %v", twice, err)
+		}
+	}
+	for _, once := range []string{`{"a":{"a":{"a":"a"}},"b":["a","a"],"A":1}`, `[{"a":1},{"a":1}]`, many + `}`} {
+		if err := outlast.JSON.Decode([]byte(once), &v); err != nil {
+			t.Errorf("%.60s: %v", once, err)
+		}
+	}
 	if err := outlast.JSON.Decode([]byte(`{} {}`), &v); err == nil {
 		t.Error("data after the value was ignored")
 	}
