@@ -179,8 +179,8 @@ func (b *broker) addServer(s string) (show, limit string) {
 	}
 	u, err := url.Parse(s)
 	// The parser's error would repeat the password, and so would a host that an unescaped
-	// '/', '?' or '#' in the password ends early.
-	if err != nil || u.Hostname() == "" || strings.Contains(u.EscapedPath()+u.RawQuery+u.EscapedFragment(), "@") {
+	// '/', '?' or '#' in the password ends early, or one with two colons.
+	if err != nil || u.Hostname() == "" || strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "[") || strings.Contains(u.EscapedPath()+u.RawQuery+u.EscapedFragment(), "@") {
 		return unreadable, `like "nats://host:4222"`
 	}
 	if u.Port() == "" {

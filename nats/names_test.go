@@ -100,7 +100,7 @@ func TestSettings(t *testing.T) {
 	if !ok || e.Code != outlast.CodeInvalid || len(e.Fields) != 4 {
 		t.Errorf("not every bad setting is named: %v", b.err)
 	}
-	for _, address := range []string{"nats://u:7654321/x@localhost", "nats://u:7654321,x@localhost", "nats://u:7654321#x@localhost", "nats://u:7654321,x@s://localhost"} {
+	for _, address := range []string{"nats://u:7654321/x@localhost", "nats://u:7654321,x@localhost", "nats://u:7654321#x@localhost", "nats://u:7654321:/", "nats://u:7654321,x@s://localhost"} {
 		b := Broker(address).(*broker)
 		if b.err == nil || strings.Contains(b.Address()+b.err.Error(), "7654321") {
 			t.Errorf("a part of a password is shown: %s, %v", b.Address(), b.err)

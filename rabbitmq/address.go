@@ -105,6 +105,11 @@ func parseAddress(field, raw string, bad *problems) (address, bool) {
 		bad.add(field, urlForm, fmt.Sprintf("(%d characters, not shown)", len(raw)))
 		return address{}, false
 	}
+	// Two colons, and no IPv6 address: what stands before the second is no host.
+	if strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "[") {
+		bad.add(field, urlForm, "(with two ':' in its host, not shown)")
+		return address{}, false
+	}
 	// An unescaped '/' or '?' in a password ends the host early, and the rest of the
 	// password is then taken for a virtual host or a parameter, and shown.
 	if strings.Contains(u.EscapedPath()+u.RawQuery, "@") {

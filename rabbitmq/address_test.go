@@ -42,6 +42,7 @@ func TestValidate(t *testing.T) {
 		"amqp://app:hunter2@localhost?auth_mechanism=external": "external",
 		"amqps://app:hunter2@localhost?certfile=/c.pem":        "certfile and keyfile",
 		"amqps://app:1/hunter2@a.example":                      "'@' behind its host",
+		"amqps://app:hunter2:/v":                               "two ':'",
 		"amqps://app:1?hunter2@a.example":                      "'@' behind its host",
 		"amqps://app:hunter2@a.example,amqp://app:hunter2@b.example,amqp://a\x7f:hunter2@c": "url[1]",
 	}

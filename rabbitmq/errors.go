@@ -76,7 +76,7 @@ func conflictOf(err error) (d outlast.TopologyDifference, ok bool) {
 	if !errors.As(err, &reply) || reply.Code != replyPrecondition {
 		return d, false
 	}
-	m := inequivalent.FindStringSubmatch(reply.Reason)
+	m := inequivalent.FindStringSubmatch(outlast.CleanErrorText(reply.Reason))
 	if m == nil {
 		return d, false
 	}

@@ -321,6 +321,9 @@ func FuzzAddress(f *testing.F) {
 		if len(before)+len(after) > 200 || strings.ContainsAny(before, "@") || strings.Contains(before, "://") || !strings.Contains(after, "@") {
 			return // the password stands elsewhere
 		}
+		if rest, _, _ := strings.Cut(after, "://"); !strings.Contains(rest, "@") {
+			return // no '@' ends the password
+		}
 		list := "amqp://app:" + before + password + after
 		err := Validate(list)
 		b := Broker(list)

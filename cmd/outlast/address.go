@@ -185,6 +185,12 @@ func safeURL(raw string) (string, error) {
 	if strings.Contains(u.EscapedPath()+u.RawQuery+u.EscapedFragment(), "@") {
 		return "", errors.New("a URL with an '@' after its host (in a password, characters like / ? # are percent-encoded)")
 	}
+	for host := range strings.SplitSeq(u.Host, ",") { // PostgreSQL takes several
+		if strings.Count(host, ":") < 2 || strings.HasPrefix(host, "[") {
+			continue
+		}
+		return "", errors.New("a URL with two ':' in its host (in a password, characters like : / @ are percent-encoded)")
+	}
 	safe := url.URL{Scheme: strings.ToLower(u.Scheme), Host: u.Host, Path: u.Path}
 	if _, hasPassword := u.User.Password(); hasPassword || (u.User != nil && !tokenUser(safe.Scheme)) {
 		safe.User = url.User(u.User.Username())

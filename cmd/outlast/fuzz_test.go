@@ -32,6 +32,9 @@ func FuzzAddress(f *testing.F) {
 			!strings.Contains(after, "@") || strings.Contains(after, password) {
 			return // the password stands elsewhere
 		}
+		if rest, _, _ := strings.Cut(after, "://"); !strings.Contains(rest, "@") {
+			return // no '@' ends the password
+		}
 		raw := before + password + after
 		for _, s := range []server{databaseServer, brokerServer} {
 			a, err := s.resolve(raw, func(string) string { return "" })

@@ -24,6 +24,7 @@ var badURLs = []string{
 	"postgres://app@127.0.0.1:1/orders?connect_timeout=" + planted + "@",
 	"postgres://app:" + planted + "@[::1/orders",
 	"postgres:app:" + planted + "@127.0.0.1",
+	"postgres://app:" + planted + ":/orders",
 	"postgres//app:" + planted + "@127.0.0.1",
 	"postgress://app:" + planted + "@127.0.0.1",
 	"mysql://app:" + planted + "@127.0.0.1",
@@ -140,6 +141,7 @@ func TestUserNamesAreShown(t *testing.T) {
 func TestAddress(t *testing.T) {
 	for raw, want := range map[string]string{
 		"postgres://app:secret@db.example:5432/orders?sslmode=require": "postgres://app@db.example:5432/orders",
+		"postgres://app:secret@a:5432,[::1]:5432,c/orders":            "postgres://app@a:5432,[::1]:5432,c/orders",
 		"postgresql:///orders?host=/run/postgresql":                    "postgresql:///orders",
 		"sqlite:data/orders.db":                                        "sqlite:data/orders.db",
 		"sqlite:///var/orders.db":                                      "sqlite:/var/orders.db",
