@@ -141,7 +141,7 @@ func TestUserNamesAreShown(t *testing.T) {
 func TestAddress(t *testing.T) {
 	for raw, want := range map[string]string{
 		"postgres://app:secret@db.example:5432/orders?sslmode=require": "postgres://app@db.example:5432/orders",
-		"postgres://app:secret@a:5432,b:5432,c/orders":                 "postgres://app@a:5432,b:5432,c/orders",
+		"postgres://app:secret@a:5432,b:5432/orders":                   "postgres://app@a:5432,b:5432/orders",
 		"postgresql:///orders?host=/run/postgresql":                    "postgresql:///orders",
 		"sqlite:data/orders.db":                                        "sqlite:data/orders.db",
 		"sqlite:///var/orders.db":                                      "sqlite:/var/orders.db",
