@@ -14,7 +14,6 @@ import (
 	"runtime/pprof"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -31,11 +30,20 @@ type task struct {
 	Rows     int
 	Size     int
 	Keys     int
-	Clients  int
-	Batch    int
-	Profile  string // file for a CPU profile
+	Clients  int    // producers, or workers of a consumer
+	Batch    int    // messages in one transaction
+	Mode     string // what a consumer's handler does: see handlerOf
+	Rate     int    // messages a second, of a load
+	Sample   int    // one message of so many gets a stamp; 0: none does
+	Interval time.Duration
+	// Linger is how long an actor stays after its last message. A quorum queue that is
+	// behind stashes acknowledgements in the channel, and forgets them when that closes.
+	Linger  time.Duration
+	Profile string // file for a CPU profile
 	// Endless actors work until they are told to end.
 	Endless bool
+
+	stamps *stamps
 }
 
 // actor works until ctx ends or nothing is left to do, and tells done how many messages
@@ -48,7 +56,9 @@ type outcome struct {
 	Elapsed float64 // from the start, connecting included, until the last message was finished
 	First   float64 // until the first was
 	Usage   usage
-	Error   string `json:",omitempty"`
+	Tenths  []float64        `json:",omitempty"` // when each tenth of the messages was finished
+	Stamps  map[string]int64 `json:",omitempty"` // by message: when it was committed, or its effect; Unix nanoseconds
+	Error   string           `json:",omitempty"`
 }
 
 // rate is messages a second.
@@ -94,29 +104,73 @@ func act(t *task) (result outcome, err error) {
 		defer pprof.StopCPUProfile()
 	}
 	runtime.GC()
-	before, began := readUsage(), time.Now()
-	var finished, first atomic.Int64
-	var end sync.Once
-	err = work(ctx, t, func(n int) {
-		all := finished.Add(int64(n))
-		if all == int64(n) {
-			first.Store(int64(time.Since(began)))
-		}
-		if all >= int64(t.Rows) && !t.Endless {
-			end.Do(func() {
-				result.Elapsed, result.Usage = time.Since(began).Seconds(), readUsage().minus(before)
-				cancel()
-			})
-		}
-	})
+	t.stamps = &stamps{every: t.Sample, at: map[string]int64{}}
+	p := &progress{task: t, began: time.Now(), before: readUsage(), cancel: cancel}
+	err = work(ctx, t, p.done)
 	if t.Endless {
-		result.Elapsed, result.Usage = time.Since(began).Seconds(), readUsage().minus(before)
+		p.finish()
 	}
-	result.Rows, result.First = int(finished.Load()), time.Duration(first.Load()).Seconds()
+	result = p.result
+	result.Stamps = t.stamps.at
 	if err == nil && !t.Endless && result.Rows != t.Rows {
 		err = fmt.Errorf("%d messages were finished, want %d", result.Rows, t.Rows)
 	}
 	return result, err
+}
+
+// progress counts finished messages. It is safe for concurrent use.
+type progress struct {
+	task   *task
+	began  time.Time
+	before usage
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	ended  bool
+	result outcome
+}
+
+func (p *progress) done(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := &p.result
+	if r.Rows == 0 && n > 0 {
+		r.First = time.Since(p.began).Seconds()
+	}
+	r.Rows += n
+	if p.task.Endless || p.ended {
+		return
+	}
+	for len(r.Tenths) < r.Rows*10/p.task.Rows && len(r.Tenths) < 10 {
+		r.Tenths = append(r.Tenths, time.Since(p.began).Seconds())
+	}
+	if r.Rows >= p.task.Rows {
+		p.ended = true
+		p.finish()
+		time.AfterFunc(p.task.Linger, p.cancel)
+	}
+}
+
+func (p *progress) finish() {
+	p.result.Elapsed, p.result.Usage = time.Since(p.began).Seconds(), readUsage().minus(p.before)
+}
+
+// stamps notes when things became of messages. It is safe for concurrent use.
+type stamps struct {
+	every int
+	mu    sync.Mutex
+	n     int
+	at    map[string]int64
+}
+
+// wants reports whether the n-th message gets a stamp.
+func (s *stamps) wants(n int) bool { return s.every > 0 && n%s.every == 0 }
+
+func (s *stamps) note(id string) {
+	now := time.Now().UnixNano()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at[id] = now
 }
 
 // running is an actor at work in a process of its own.
@@ -127,12 +181,16 @@ type running struct {
 }
 
 // start starts an actor. It is killed when ctx ends.
-func start(ctx context.Context, t task) (*running, error) {
+func start(ctx context.Context, t task) (*running, error) { return startAs(ctx, t) }
+
+// startAs starts an actor under another program.
+func startAs(ctx context.Context, t task, under ...string) (*running, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, actorCommand)
+	args := append(under, self, actorCommand)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = dieWithParent()
 	in, err := cmd.StdinPipe()

@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/outlastmq/outlast"
-	"github.com/outlastmq/outlast/rabbitmq"
 )
 
 // settledHook counts rows that have left the outbox.
@@ -22,9 +21,10 @@ var warnings = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Leve
 
 // relayOutlast is the relay with its default settings.
 func relayOutlast(ctx context.Context, t *task, done func(int)) error {
-	return withStore(ctx, t.Database, func(_ *sql.DB, store outlast.Store) error {
+	return withStore(ctx, t.Database, 20, func(_ *sql.DB, store outlast.Store) error {
 		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: messageSource, Store: store,
-			Broker: rabbitmq.Broker(t.Broker), Hooks: []outlast.Hook{settledHook(done)}, Logger: warnings})
+			Broker: brokerAt(t.Broker), Interval: t.Interval,
+			Hooks: []outlast.Hook{settledHook(done)}, Logger: warnings})
 		if err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func publishAdapter(ctx context.Context, t *task, done func(int)) error {
 	slots, up := make(chan struct{}, window), make(chan struct{}, 1)
 	var once sync.Once
 	var failed error
-	p := rabbitmq.Broker(t.Broker).Publisher(outlast.PublisherConfig{Logger: warnings,
+	p := brokerAt(t.Broker).Publisher(outlast.PublisherConfig{Logger: warnings,
 		Results: func(rs []outlast.Result) {
 			for _, r := range rs {
 				if r.Outcome != outlast.OutcomeConfirmed {

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outlastmq/outlast"
-	"github.com/outlastmq/outlast/postgres"
 )
 
 // contender is one way from rows in a database to messages in a queue.
@@ -68,6 +67,12 @@ func actors() map[string]actor {
 		"river":      relayRiver,
 		"stopwait":   relayStopAndWait,
 		"skiplocked": relaySkipLocked,
+		"insert":     insertBare,
+		"publish":    publishOutbox,
+		"consume":    consumeOutlast,
+		"byhand":     consumeByHand,
+		"load":       produceAtRate,
+		"idle":       idleServices,
 	}
 }
 
@@ -81,16 +86,7 @@ func copyRows(ctx context.Context, conn *pgx.Conn, table string, columns []strin
 }
 
 func migrateOutlast(ctx context.Context, url string) error {
-	return withStore(ctx, url, func(_ *sql.DB, store outlast.Store) error { return store.Migrations().Up(ctx, 0) })
-}
-
-func withStore(ctx context.Context, url string, f func(db *sql.DB, store outlast.Store) error) error {
-	db, err := postgres.Open(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	return f(db, postgres.Store(db))
+	return withStore(ctx, url, 2, func(_ *sql.DB, store outlast.Store) error { return store.Migrations().Up(ctx, 0) })
 }
 
 func seedOutlast(ctx context.Context, conn *pgx.Conn, w workload) error {

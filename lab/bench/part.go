@@ -20,6 +20,13 @@ func parts() []part {
 		{"relay", "outbox to broker: Outlast, the broker alone, River, and relays by hand", true, relayPart},
 		{"keys", "Outlast with fewer and fewer ordering keys", true, keysPart},
 		{"sizes", "messages of 256 B, 4 KiB and 64 KiB", true, sizesPart},
+		{"producer", "publishing in a transaction, against a bare INSERT", true, producerPart},
+		{"latency", "from COMMIT to the committed effect", true, latencyPart},
+		{"cost", "what one message costs each server and Outlast", true, costPart},
+		{"flat", "does it stay as fast with a large backlog, an old snapshot, more relays, more queues", false, flatPart},
+		{"steady", "a load for a long time (--for 45m), minute by minute", false, steadyPart},
+		{"idle", "what services cost that have nothing to do", true, idlePart},
+		{"consumer", "queue to committed effect, against the best by hand", true, consumerPart},
 	}
 }
 

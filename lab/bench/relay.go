@@ -124,7 +124,7 @@ func (s *stack) relayRun(ctx context.Context, o *options, t *report.Table, c *re
 	if err != nil {
 		return err
 	}
-	pg, rabbit = treeCPU(s.postgresPID)-pg, treeCPU(s.rabbitPID)-rabbit
+	pg, rabbit = settledCPU(s.postgresPID)-pg, treeCPU(s.rabbitPID)-rabbit
 	if err := s.check(ctx, c, &work); err != nil {
 		return err
 	}

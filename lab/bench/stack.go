@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/embedded"
 	"github.com/outlastmq/outlast/lab/servers"
 )
 
@@ -25,6 +27,25 @@ type stack struct {
 	queues   atomic.Int64
 
 	postgresPID, rabbitPID int
+
+	nats    *embedded.Server // started when first asked for
+	natsDir string
+}
+
+// brokerURL returns the address of a broker: "rabbitmq" or "nats".
+func (s *stack) brokerURL(name string) (_ string, err error) {
+	if name == "rabbitmq" {
+		return s.vhost.URL(), nil
+	}
+	if s.nats == nil {
+		if s.natsDir, err = os.MkdirTemp("", "outlast-bench-nats-"); err != nil {
+			return "", err
+		}
+		if s.nats, err = embedded.Start(s.natsDir); err != nil {
+			return "", err
+		}
+	}
+	return s.nats.URL(), nil
 }
 
 func newStack(ctx context.Context) (_ *stack, err error) {
@@ -57,6 +78,9 @@ func newStack(ctx context.Context) (_ *stack, err error) {
 
 func (s *stack) close() error {
 	var errs []error
+	if s.nats != nil {
+		errs = append(errs, s.nats.Close(), os.RemoveAll(s.natsDir))
+	}
 	if s.amqp != nil {
 		_ = s.amqp.Close() // the node is going anyway
 	}

@@ -16,6 +16,7 @@ type usage struct {
 	RSS      float64 // bytes, the most it ever held
 	Reads    float64 // system calls that read and write: not those that wait
 	Writes   float64
+	Calls    float64 // all system calls, known only under strace
 	Switches float64 // times that it gave up a processor
 	Allocs   float64 // objects of Go's heap
 	Bytes    float64 // of Go's heap, allocated in all
@@ -52,6 +53,13 @@ func procNumber(file, field string) float64 {
 
 // clockTick is the unit of times in /proc/PID/stat: a hundredth of a second on Linux.
 const clockTick = 10 * time.Millisecond
+
+// settledCPU is treeCPU when everything that has just ended is accounted for: between a
+// process's end and its parent's notice its time is nowhere.
+func settledCPU(root int) float64 {
+	time.Sleep(200 * time.Millisecond)
+	return treeCPU(root)
+}
 
 // treeCPU returns the CPU seconds of a process, of all processes below it, and of those
 // below it that have ended.
