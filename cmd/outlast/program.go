@@ -66,6 +66,7 @@ func (p *program) commands() []*cobra.Command {
 		p.actionsCommand(),
 		p.topologyCommand(),
 		p.doctorCommand(),
+		p.benchCommand(),
 		p.demoCommand(),
 		p.demoRoleCommand(),
 		p.versionCommand(),

@@ -236,6 +236,14 @@ func (p *Process) Kill() {
 	p.done <- err
 }
 
+// Signal sends a signal to the program.
+func (p *Process) Signal(sig syscall.Signal) {
+	p.w.T.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.w.T.Fatal(err)
+	}
+}
+
 // End asks the program to end and wants a clean exit.
 func (p *Process) End() {
 	p.w.T.Helper()
