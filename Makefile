@@ -17,7 +17,7 @@ each = status=0; for module in $(1); do (cd "$$module" && $(2)) || status=1; don
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Run the demo; needs nothing but Go
@@ -74,6 +74,29 @@ bench: ## Measure against other outboxes on real servers, about 10 minutes; BENC
 	@lab/install
 	@mkdir -p bin
 	cd lab && $(GO) run ./bench $(BENCH) --json ../bin/bench.json --markdown ../bin/bench.md --svg ../bin/bench.svg
+
+.PHONY: bench-flat
+bench-flat: ## Ten million rows, an old snapshot, 1 to 8 relays, 1 to 1000 queues: about an hour
+	@lab/install
+	@mkdir -p bin
+	cd lab && $(GO) run ./bench flat --rows 10000000 --rounds 1 --json ../bin/bench-flat.json --markdown ../bin/bench-flat.md --svg ../bin/bench-flat.svg
+
+.PHONY: bench-steady
+bench-steady: ## A steady load, minute by minute; FOR=45m
+	@lab/install
+	@mkdir -p bin
+	cd lab && $(GO) run ./bench steady --for $(or $(FOR),45m) --json ../bin/bench-steady.json --markdown ../bin/bench-steady.md --svg ../bin/bench-steady.svg
+
+# Times compare only on one and the same quiet machine; bytes and allocations compare everywhere.
+MICRO     := . ./postgres ./rabbitmq
+MICROFILE := lab/bench/testdata/micro.txt
+
+.PHONY: bench-micro
+bench-micro: ## Benchmarks of the hot paths against those kept; KEEP=1 keeps the new ones
+	@mkdir -p bin
+	$(GO) test -run '^$$' -bench . -benchtime 300ms -count 6 $(MICRO) | tee bin/bench-micro.txt
+	@cd lab && $(GO) tool benchstat kept=../$(MICROFILE) now=../bin/bench-micro.txt
+	@if [ -n "$(KEEP)" ]; then cp bin/bench-micro.txt $(MICROFILE); fi
 
 # A storm: see lab/storm. SEED repeats the faults of a run, RUNS makes a series that goes on where it was
 # interrupted, APPEND=1 writes each run into docs/proof/chaos.md.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -15,12 +16,11 @@ import (
 
 // benchFlags say what the messages of a benchmark look like.
 type benchFlags struct {
-	rows  int
-	size  size
-	keys  int
-	time  time.Duration
-	svg   string
-	quiet bool
+	rows int
+	size size
+	keys int
+	time time.Duration
+	svg  string
 }
 
 func (p *program) benchCommand() *cobra.Command {
@@ -85,6 +85,7 @@ func (p *program) bench(cmd *cobra.Command, f *benchFlags) error {
 	if err := f.check(cmd.CommandPath()); err != nil {
 		return err
 	}
+	p.brokerLog = slog.New(slog.DiscardHandler) // what fails is in the error
 	return p.withBroker(cmd.Context(), func(ctx context.Context, b *broker) (err error) {
 		place, err := p.newBenchPlace(ctx, b)
 		if err != nil {

@@ -9,13 +9,15 @@ import (
 	"github.com/outlastmq/outlast"
 )
 
-// benchCount counts until there are n, and takes the time of the last one.
+// benchCount counts until there are n, and takes the times of the first and the last.
 type benchCount struct {
-	mu   sync.Mutex
-	n    int
-	want int
-	last time.Time
-	full chan struct{}
+	mu    sync.Mutex
+	n     int
+	want  int
+	start int // counted at once when the first came
+	first time.Time
+	last  time.Time
+	full  chan struct{}
 }
 
 func newBenchCount(want int) *benchCount { return &benchCount{want: want, full: make(chan struct{})} }
@@ -25,20 +27,23 @@ func (c *benchCount) add(n int) {
 	defer c.mu.Unlock()
 	before := c.n
 	c.n, c.last = c.n+n, time.Now()
+	if before == 0 {
+		c.start, c.first = n, c.last
+	}
 	if before < c.want && c.n >= c.want {
 		close(c.full)
 	}
 }
 
 // watch runs something until all is counted or the time is over, and returns how much
-// was done in what time.
-func (c *benchCount) watch(ctx context.Context, limit time.Duration, run func(context.Context) error) (int, time.Duration, error) {
+// was done, and how many of them a second since the first: without the time that it
+// takes to connect.
+func (c *benchCount) watch(ctx context.Context, limit time.Duration, run func(context.Context) error) (n int, rate float64, err error) {
 	inner, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	began := time.Now()
 	ended := make(chan error, 1)
 	go func() { ended <- run(inner) }()
-	var err error
 	select {
 	case <-c.full:
 		cancel()
@@ -56,7 +61,10 @@ func (c *benchCount) watch(ctx context.Context, limit time.Duration, run func(co
 		return 0, 0, &outlast.Error{Op: "bench", Code: outlast.CodeUnavailable, Err: fmt.Errorf("nothing was done within %s", limit),
 			Hint: "outlast doctor tells what stands in the way; --for gives more time"}
 	}
-	return c.n, c.last.Sub(began), nil
+	if c.start == c.n {
+		return c.n, float64(c.n) / c.last.Sub(began).Seconds(), nil
+	}
+	return c.n, float64(c.n-c.start) / c.last.Sub(c.first).Seconds(), nil
 }
 
 // benchWindow publishes with a bounded number of unconfirmed messages.

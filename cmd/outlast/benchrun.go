@@ -61,9 +61,9 @@ func (m *benchRun) run(ctx context.Context) error {
 	return nil
 }
 
-func (m *benchRun) rate(name string, n int, took time.Duration) {
-	m.rates[name] = float64(n) / took.Seconds()
-	m.result.Rates.Add(name, report.Value{Name: "msg/s", Value: m.rates[name]})
+func (m *benchRun) rate(name string, perSecond float64) {
+	m.rates[name] = perSecond
+	m.result.Rates.Add(name, report.Value{Name: "msg/s", Value: perSecond})
 }
 
 func (m *benchRun) lag(name string, took []time.Duration) {
@@ -110,7 +110,7 @@ func (m *benchRun) producers(ctx context.Context) error {
 		if took, err = m.transactions(ctx, benchClients, m.f.rows, c.write); err != nil {
 			return err
 		}
-		m.rate(c.name, len(took), time.Since(began))
+		m.rate(c.name, float64(len(took))/time.Since(began).Seconds())
 	}
 	return nil
 }
@@ -188,7 +188,7 @@ func (m *benchRun) ceiling(ctx context.Context) error {
 	if err := w.drain(ctx); err != nil {
 		return err
 	}
-	m.rate(rateCeiling, n, time.Since(began))
+	m.rate(rateCeiling, float64(n)/time.Since(began).Seconds())
 	return nil
 }
 
@@ -210,21 +210,21 @@ func (m *benchRun) relayAndConsume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sent, took, err := m.drain(ctx, n)
+	sent, rate, err := m.drain(ctx, n)
 	if err != nil {
 		return err
 	}
-	m.rate(rateRelay, sent, took)
+	m.rate(rateRelay, rate)
 	m.say("measuring consumers")
-	handled, took, err := m.consume(ctx, group, min(sent/2, m.f.rows), 1)
+	handled, rate, err := m.consume(ctx, group, min(sent/2, m.f.rows), 1)
 	if err != nil {
 		return err
 	}
-	m.rate(rateConsume, handled, took)
-	if handled, took, err = m.consume(ctx, group, sent-handled, benchBatch); err != nil {
+	m.rate(rateConsume, rate)
+	if _, rate, err = m.consume(ctx, group, sent-handled, benchBatch); err != nil {
 		return err
 	}
-	m.rate(rateBatches, handled, took)
+	m.rate(rateBatches, rate)
 	return nil
 }
 
@@ -262,7 +262,7 @@ type benchHandled func(h outlast.Handled)
 func (f benchHandled) OnHandled(h outlast.Handled) { f(h) }
 
 // drain relays n rows, or what there is time for.
-func (m *benchRun) drain(ctx context.Context, n int) (int, time.Duration, error) {
+func (m *benchRun) drain(ctx context.Context, n int) (sent int, rate float64, err error) {
 	c := newBenchCount(n)
 	relay, err := outlast.NewRelay(outlast.RelayConfig{Source: benchSource, Store: m.place.db, Broker: m.broker, Hooks: []outlast.Hook{benchSettled(c.add)}})
 	if err != nil {
@@ -272,7 +272,7 @@ func (m *benchRun) drain(ctx context.Context, n int) (int, time.Duration, error)
 }
 
 // consume handles n messages, or what there is time for.
-func (m *benchRun) consume(ctx context.Context, g outlast.GroupTopology, n, batch int) (int, time.Duration, error) {
+func (m *benchRun) consume(ctx context.Context, g outlast.GroupTopology, n, batch int) (handled int, rate float64, err error) {
 	c := newBenchCount(n)
 	contract := outlast.Event[[]byte](strings.TrimSuffix(g.Bindings[0].Type, ".v1"), 1, outlast.WithCodec(outlast.Raw))
 	insert := "INSERT INTO " + m.place.table("effect") + " (id, body) VALUES ($1, $2)"
