@@ -30,6 +30,7 @@ type contract struct {
 	exchange string
 	routing  string
 	key      []int // index path of the field tagged "key"; nil when there is none
+	find     []findField
 	err      error
 }
 
@@ -55,7 +56,8 @@ func OnExchange(exchange, routingKey string) ContractOption {
 }
 
 // Event declares a fact that any number of groups may hear: Event[Placed]("order.placed", 1).
-// The field of T tagged `outlast:"key"` is the ordering key.
+// The field of T tagged `outlast:"key"` is the ordering key; by those tagged
+// `outlast:"find"` the message can be found (outlast find VALUE).
 func Event[T any](name string, major int, opts ...ContractOption) Contract[T] {
 	return declare[T](KindEvent, name, major, opts)
 }
@@ -94,6 +96,9 @@ func declare[T any](kind Kind, name string, major int, opts []ContractOption) Co
 	if c.key, err = findKey(t); err != nil {
 		bad.add("key", "one exported field of string, integer or fmt.Stringer type", err.Error())
 	}
+	if c.find, err = findFields(t); err != nil {
+		bad.add("find", fmt.Sprintf("at most %d exported fields of string, integer or fmt.Stringer type", MaxFind), err.Error())
+	}
 	c.err = bad.err(fmt.Sprintf("declare %s %s", kind, quoted(name)), "")
 	return Contract[T]{c}
 }
@@ -123,10 +128,49 @@ func (c Contract[T]) Message(body T, opts ...MessageOption) Message {
 	if d.key != nil {
 		m.Envelope.Key = keyText(reflect.ValueOf(body), d.key)
 	}
+	m.Within = d.within
+	for _, f := range d.find {
+		if value := keyText(reflect.ValueOf(body), f.path); value != "" {
+			if m.Find == nil {
+				m.Find = make(map[string]string, len(d.find))
+			}
+			m.Find[f.name] = value
+		}
+	}
 	for _, o := range opts {
 		o(&m)
 	}
 	return m
+}
+
+// findField is a field tagged "find", with its name in the body.
+type findField struct {
+	name string
+	path []int
+}
+
+func findFields(t reflect.Type) ([]findField, error) {
+	if t.Kind() != reflect.Struct {
+		return nil, nil
+	}
+	var found []findField
+	for _, f := range reflect.VisibleFields(t) {
+		if !hasTag(f.Tag.Get("outlast"), "find") {
+			continue
+		}
+		if !f.IsExported() || !keyable(f.Type) {
+			return nil, fmt.Errorf("%s.%s of type %s", t, f.Name, f.Type)
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if !validHeaderName(name) {
+			name = f.Name
+		}
+		found = append(found, findField{name, f.Index})
+	}
+	if len(found) > MaxFind {
+		return nil, fmt.Errorf("%d fields of %s", len(found), t)
+	}
+	return found, nil
 }
 
 // decode returns the typed body of a received message.

@@ -32,6 +32,7 @@ const (
 	MaxType          = 200      // bytes of a type: with its bucket it stays a short string of AMQP
 	MaxAttribute     = 255      // bytes of a subject, correlation id, causation id, schema, content type
 	MaxTraceState    = 512      // bytes of a tracestate, as W3C Trace Context advises
+	MaxFind          = 8        // business keys of a message
 	MaxDelay         = 366 * 24 * time.Hour
 	Buckets          = 64 // public and fixed for ever; see Bucket
 	maxErrorTextSize = 4 << 10
@@ -83,6 +84,12 @@ type Envelope struct {
 	// ExpiresAt is when the message loses its worth, by the producer's database
 	// clock. Zero means never.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// Find holds the business keys that the message can be found by: the fields of its
+	// contract tagged `outlast:"find"`, by name. At most MaxFind, values up to 255 bytes.
+	Find map[string]string `json:"find,omitempty"`
+	// Within is how soon after its enqueue every group should have handled it, in whole
+	// milliseconds; zero means that the contract does not say.
+	Within time.Duration `json:"within_ns,omitempty"`
 	// SettledBefore is the producer's word at the time of sending: nothing enqueued
 	// before it is unsettled. The receiver's inbox may forget what is older.
 	SettledBefore time.Time `json:"settled_before,omitzero"`
@@ -245,6 +252,10 @@ func (m *Message) Validate(maxBody int) error {
 	bad.headers(m.Headers)
 	bad.instant("time", m.Time)
 	bad.instant("due", m.Due)
+	bad.find(m.Find)
+	if m.Within < 0 || m.Within > MaxDelay {
+		bad.add("within", "0 to 366 days", m.Within)
+	}
 	if m.Delay < 0 || m.Delay > MaxDelay {
 		bad.add("delay", "0 to 366 days", m.Delay)
 	}
@@ -269,6 +280,18 @@ func (f *fieldErrors) text(field, s string, limit int) {
 func (f *fieldErrors) instant(field string, t time.Time) {
 	if y := t.UTC().Year(); y < 1 || y > 9999 {
 		f.add(field, "within the years 1 to 9999", fmt.Sprintf("the year %d", y))
+	}
+}
+
+func (f *fieldErrors) find(find map[string]string) {
+	if len(find) > MaxFind {
+		f.add("find", fmt.Sprintf("at most %d business keys", MaxFind), len(find))
+	}
+	for name, value := range find {
+		if !validHeaderName(name) {
+			f.add("find "+quoted(name), fmt.Sprintf("named with 1 to %d letters, digits, '-', '_', '.'", MaxHeaderName), quoted(name))
+		}
+		f.text("find "+quoted(name), value, MaxAttribute)
 	}
 }
 

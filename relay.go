@@ -61,6 +61,9 @@ type RelayConfig struct {
 	ConfirmDeadline time.Duration
 	// Lanes is the number of AMQP channels in normal use. Range 1 to 64; default 4.
 	Lanes int
+	// NoTracking leaves out the sent log: what has been sent is then known to the
+	// broker and to its receivers alone, and there are no books. See docs/journey.md.
+	NoTracking bool
 	// Grace is how long Run goes on, after its context ended, to hear the confirms of
 	// what it has sent. Range 0 to 5min; default 5s; NoGrace for none.
 	Grace time.Duration

@@ -11,6 +11,7 @@ type flight struct {
 	route *routeState
 	key   *keyState // nil without an ordering key
 	state flightState
+	fate  Fate // when it is settled as sent
 
 	invalid     error // a limit that the row breaks; it is refused when its turn comes
 	tries       int   // nacks in a row, while it is retried in memory
@@ -208,7 +209,7 @@ func (r *relayRun) enterHeldKey(f *flight) {
 func (r *relayRun) offer(now time.Time, f *flight) bool {
 	rt := f.route
 	if f.row.Expired {
-		r.settleSent(f)
+		r.settleSent(f, FateExpired)
 		return false
 	}
 	if f.invalid != nil {

@@ -194,7 +194,7 @@ func (r *relayRun) result(now time.Time, f *flight, res Result) {
 func (r *relayRun) confirmed(now time.Time, f *flight) {
 	r.flights.lastConfirm = now
 	rt := f.route
-	r.settleSent(f)
+	r.settleSent(f, FateSent)
 	r.routeWorks(now, rt)
 	r.leaveKey(now, f)
 }
@@ -203,7 +203,7 @@ func (r *relayRun) confirmed(now time.Time, f *flight) {
 func (r *relayRun) unroutable(now time.Time, f *flight) {
 	r.flights.lastConfirm = now // the broker answers
 	if f.row.MayBeUnheard {
-		r.settleSent(f)
+		r.settleSent(f, FateUnheard)
 		r.leaveKey(now, f)
 		return
 	}

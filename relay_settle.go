@@ -59,7 +59,8 @@ func (s *relaySettle) hold(f *flight, h Hold) {
 }
 
 // settleSent deletes a row: sent, expired, or unheard with leave.
-func (r *relayRun) settleSent(f *flight) {
+func (r *relayRun) settleSent(f *flight, fate Fate) {
+	f.fate = fate
 	if f.state == flightSent {
 		r.unsend(f)
 	}
@@ -121,7 +122,7 @@ func cut[T any](list []T, n int) (head, rest []T) {
 }
 
 func (r *relayRun) settlement(b *settleBatch) *Settlement {
-	s := &Settlement{}
+	s := &Settlement{Untracked: r.conf.NoTracking}
 	seen := map[int]bool{}
 	lease := func(f *flight) {
 		if slot := f.row.Slot; !seen[slot] {
@@ -132,6 +133,7 @@ func (r *relayRun) settlement(b *settleBatch) *Settlement {
 	for _, f := range b.sent {
 		lease(f)
 		s.Sent = append(s.Sent, f.row)
+		s.Fates = append(s.Fates, f.fate)
 	}
 	for _, hf := range b.holds {
 		lease(hf.f)

@@ -20,8 +20,10 @@ type Store interface {
 	Engine() string
 	// Slots is the fixed number of slots of this engine: 256, or 1 for SQLite.
 	Slots() int
-	// Check returns nil when the tables are there, of this build's version, writable
-	// by this role, and the server is a primary.
+	// Check returns nil when the tables are there, of a version that this build can
+	// work on, writable by this role, and the server is a primary. Older tables than
+	// the newest are enough for what they have; newer ones are, as long as they do not
+	// say that they need a newer build.
 	Check(ctx context.Context) error
 
 	Outbox() OutboxStore
@@ -29,6 +31,7 @@ type Store interface {
 	Relay() RelayStore
 	Inbox() InboxStore
 	Operator() OperatorStore
+	Journal() JournalStore
 	Migrations() Migrator
 }
 
@@ -176,8 +179,13 @@ type OutboxReader interface {
 // Leases holds the lease of each.
 type Settlement struct {
 	Leases []Lease
-	// Sent rows are deleted, from the outbox or from the held.
+	// Sent rows are deleted, from the outbox or from the held, and noted in the sent
+	// log by the same statement.
 	Sent []*Row
+	// Fates says how each of Sent left: as long as Sent, or nil when all were sent.
+	Fates []Fate
+	// Untracked leaves the sent log alone.
+	Untracked bool
 	// Hold rows move from the outbox to the held, or change there if they are held already.
 	Hold []Hold
 	// Release rows, held and due, move back to the outbox as if enqueued now.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -71,6 +72,12 @@ func EncodeHeaders(m *Message) []WireHeader {
 	addTime(headerEnqueuedAt, m.EnqueuedAt)
 	addTime(headerExpiresAt, m.ExpiresAt)
 	addTime(headerSettledBefore, m.SettledBefore)
+	if len(m.Find) > 0 {
+		add(headerFind, findText(m.Find))
+	}
+	if m.Within > 0 {
+		add(headerWithin, strconv.FormatInt(m.Within.Milliseconds(), 10))
+	}
 	if len(m.Headers) > 0 {
 		names := make([]string, 0, len(m.Headers))
 		for name := range m.Headers {
@@ -186,6 +193,10 @@ func (f *fieldErrors) decodeHeader(m *Message, h WireHeader) {
 		instant(&m.ExpiresAt)
 	case headerSettledBefore:
 		instant(&m.SettledBefore)
+	case headerFind: // what cannot be read there is not the message's fault
+		m.Find = parseFind(h.Value)
+	case headerWithin:
+		m.Within = parseWithin(h.Value)
 	default:
 		f.userHeader(m, h)
 	}

@@ -169,6 +169,9 @@ func (t *inboxTx) Wait(ctx context.Context, w *outlast.Waiting) error {
 	r.Group, r.FirstAt, r.Seq = t.group, now, s.nextSeq()
 	r.Wait = 0
 	t.tx.ops = append(t.tx.ops, op{apply: func() {
+		if r.Attempts > 0 && r.Reason == "failed" {
+			s.note(outlast.FactFailed, r.Group, r.Message, r.Attempts, r.Reason, r.Error)
+		}
 		s.retries.insert(r)
 		s.setState(r.key(), outlast.SeenWaiting)
 	}})
@@ -220,6 +223,7 @@ func (s *Store) newDead(group string, d *outlast.DeadLetterRecord, now time.Time
 // bury files a dead letter; one that came again in the same state takes no new
 // place. It is called with mu held.
 func (s *Store) bury(r *dead) {
+	s.note(outlast.FactFailed, r.Group, r.Message, r.Attempts, r.Reason, r.Error)
 	for _, have := range s.dead {
 		if have.key() == r.key() && have.hash == r.hash {
 			s.dead.remove(have.seq)

@@ -9,7 +9,10 @@ import (
 )
 
 // latest is the version of the memory store's tables.
-const latest = 1
+const latest = 2
+
+// tracked is the version that brought the sent log; older ones work without it.
+const tracked = 2
 
 type migrator struct{ s *Store }
 
@@ -45,8 +48,13 @@ func (m migrator) migrate(ctx context.Context, op string, to int, moves func(hav
 	m.s.mu.Lock()
 	defer m.s.mu.Unlock()
 	if moves(m.s.version) {
+		if m.s.version == 0 || to == 0 {
+			m.s.clear()
+		}
+		if to < tracked {
+			m.s.clearJournal()
+		}
 		m.s.version = to
-		m.s.clear()
 	}
 	return nil
 }

@@ -115,6 +115,7 @@ func (x outboxOperator) Withdraw(ctx context.Context, f outlast.Filter, by outla
 		if !r.held && x.s.relayed(r.slot) {
 			uncertain = append(uncertain, r.msg.ID)
 		}
+		x.s.note(outlast.FactWithdrawn, "", &r.msg, 0, by.Who, by.Reason)
 		x.s.take(r)
 	}
 	x.s.record(by, "outbox withdraw", target(f), len(rows))
@@ -264,6 +265,7 @@ func (x deadOperator) Replay(ctx context.Context, f outlast.Filter, by outlast.A
 	n := 0
 	for _, d := range x.rows(&f) {
 		if x.s.replay(d) {
+			x.s.note(outlast.FactReplayed, d.Group, d.Message, 0, by.Who, by.Reason)
 			n++
 		}
 	}
@@ -301,6 +303,7 @@ func (x deadOperator) Discard(ctx context.Context, f outlast.Filter, by outlast.
 	defer x.s.mu.Unlock()
 	rows := x.rows(&f)
 	for _, d := range rows {
+		x.s.note(outlast.FactDiscarded, d.Group, d.Message, 0, by.Who, by.Reason)
 		x.s.dead.remove(d.seq)
 	}
 	x.s.record(by, "dead discard", target(f), len(rows))

@@ -41,7 +41,7 @@ func (r *row) view(now time.Time) *outlast.Row {
 func clone(m *outlast.Message) *outlast.Message {
 	c := *m
 	c.Body = bytes.Clone(m.Body)
-	c.Headers = maps.Clone(m.Headers)
+	c.Headers, c.Find = maps.Clone(m.Headers), maps.Clone(m.Find)
 	return &c
 }
 

@@ -57,13 +57,24 @@ func (x relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.L
 		}
 	}
 	now := time.Now()
-	for _, r := range set.Sent {
-		if fenced[r.Slot] {
-			s.removeRow(r)
+	for i, r := range set.Sent {
+		if !fenced[r.Slot] {
+			continue
 		}
+		if !set.Untracked {
+			fate := outlast.FateSent
+			if i < len(set.Fates) {
+				fate = set.Fates[i]
+			}
+			s.log(r, fate, now)
+		}
+		s.removeRow(r)
 	}
 	for i := range set.Hold {
 		if h := &set.Hold[i]; fenced[h.Row.Slot] {
+			if !set.Untracked {
+				s.logFailure(h, now)
+			}
 			s.hold(h, now)
 		}
 	}

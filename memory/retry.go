@@ -105,6 +105,9 @@ func (t *retryTx) Wait(ctx context.Context, w *outlast.Waiting) error {
 		r := t.row
 		r.Attempts, r.Reason, r.Error = again.Attempts, again.Reason, again.Error
 		r.next, r.last = now.Add(again.Wait), now
+		if r.Reason == "failed" {
+			t.tx.store.note(outlast.FactFailed, r.Group, r.Message, r.Attempts, r.Reason, r.Error)
+		}
 		t.tx.store.setState(r.key(), outlast.SeenWaiting)
 	})
 }

@@ -39,6 +39,9 @@ type Store struct {
 	suspect map[markKey]int
 	paused  map[string]outlast.PausedGroup
 	actions []outlast.ActionRecord
+	sent    []*sent
+	facts   []outlast.Fact
+	hearers map[hearerKey]outlast.Hearer
 	values  map[string]*value
 }
 
@@ -71,6 +74,11 @@ func (s *Store) clear() {
 	s.suspect = map[markKey]int{}
 	s.paused = map[string]outlast.PausedGroup{}
 	s.actions, s.source = nil, ""
+	s.clearJournal()
+}
+
+func (s *Store) clearJournal() {
+	s.sent, s.facts, s.hearers = nil, nil, map[hearerKey]outlast.Hearer{}
 }
 
 // Engine is "memory".
@@ -87,6 +95,7 @@ func (s *Store) Leases() outlast.LeaseStore      { return leases{s} }
 func (s *Store) Relay() outlast.RelayStore       { return relay{s} }
 func (s *Store) Inbox() outlast.InboxStore       { return inbox{s} }
 func (s *Store) Operator() outlast.OperatorStore { return operator{s} }
+func (s *Store) Journal() outlast.JournalStore   { return journal{s} }
 func (s *Store) Migrations() outlast.Migrator    { return migrator{s} }
 
 // Value returns what committed transactions have put under key, or nil.
@@ -109,6 +118,7 @@ const (
 	RoleRelay    Role = "relay"
 	RoleInbox    Role = "inbox"
 	RoleOperator Role = "operator"
+	RoleJournal  Role = "journal"
 	// RoleCommit is every COMMIT, that of Settle included.
 	RoleCommit Role = "commit"
 )
@@ -168,7 +178,7 @@ func (s *Store) enter(ctx context.Context, op string, r Role) error {
 		return unavailable(op, context.Cause(ctx))
 	case fails:
 		return unavailable(op, errInjected)
-	case version != latest:
+	case version == 0, r == RoleJournal && version < tracked && op == "track messages":
 		return &outlast.Error{Op: op, Code: outlast.CodeSchema, Hint: "migrate the store up"}
 	}
 	return nil

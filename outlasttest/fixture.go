@@ -264,6 +264,10 @@ func wantMessage(t testing.TB, got, wanted *outlast.Message) {
 	if !maps.Equal(got.Headers, wanted.Headers) {
 		t.Fatalf("headers: got %v, want %v", got.Headers, wanted.Headers)
 	}
+	if !maps.Equal(got.Find, wanted.Find) {
+		t.Fatalf("business keys: got %v, want %v", got.Find, wanted.Find)
+	}
+	want(t, "within", got.Within, wanted.Within)
 	if !bytes.Equal(got.Body, wanted.Body) {
 		t.Fatalf("body: got %d bytes %.60q, want %d bytes %.60q", len(got.Body), got.Body, len(wanted.Body), wanted.Body)
 	}

@@ -49,6 +49,7 @@ func (s recordingStore) Leases() outlast.LeaseStore      { return nil }
 func (s recordingStore) Relay() outlast.RelayStore       { return nil }
 func (s recordingStore) Inbox() outlast.InboxStore       { return nil }
 func (s recordingStore) Operator() outlast.OperatorStore { return nil }
+func (s recordingStore) Journal() outlast.JournalStore   { return nil }
 func (s recordingStore) Migrations() outlast.Migrator    { return nil }
 
 type recorder struct{ rec *Outbox }

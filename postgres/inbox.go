@@ -135,6 +135,8 @@ func (t *inboxTx) markOf(m *outlast.Message) (hash int64, conflict bool) {
 	return hash, conflict
 }
 
+func ofMessage(m *outlast.Message) []factOf { return []factOf{{id: m.ID, source: m.Source}} }
+
 func (t *inboxTx) Wait(ctx context.Context, w *outlast.Waiting) error {
 	envelope, err := encodeMessage(w.Message)
 	if err != nil {
@@ -144,6 +146,9 @@ func (t *inboxTx) Wait(ctx context.Context, w *outlast.Waiting) error {
 	_, err = t.conn.Exec(ctx, t.s.sql.Get("inbox_wait"), t.group, w.Message.Source, w.Message.ID,
 		w.Message.Envelope.Key, w.Ordered, w.Message.Type, envelope, bytesOf(w.Message.Body), hash,
 		w.Reason, outlast.CleanErrorText(w.Error), w.Attempts, w.Replays, micros(w.Wait), instant(w.FirstAt))
+	if err == nil && w.Attempts > 0 && w.Reason == "failed" {
+		err = t.s.addFacts(ctx, t.conn, outlast.FactFailed, t.group, ofMessage(w.Message), w.Attempts, w.Reason, w.Error)
+	}
 	return t.failed("record a waiting message", err)
 }
 
@@ -156,6 +161,9 @@ func (t *inboxTx) Bury(ctx context.Context, d *outlast.DeadLetterRecord) error {
 	_, err = t.conn.Exec(ctx, t.s.sql.Get("inbox_bury"), t.group, d.Message.Source, d.Message.ID,
 		d.Message.Envelope.Key, d.Ordered, d.Message.Type, envelope, bytesOf(d.Message.Body), hash,
 		d.Reason, outlast.CleanErrorText(d.Error), d.Attempts, d.Replays, d.Fingerprint, conflict, instant(d.FirstAt))
+	if err == nil {
+		err = t.s.addFacts(ctx, t.conn, outlast.FactFailed, t.group, ofMessage(d.Message), d.Attempts, d.Reason, d.Error)
+	}
 	return t.failed("record a dead letter", err)
 }
 

@@ -147,6 +147,24 @@ func (s migrator) Print(w io.Writer, from, to int) error {
 	return nil
 }
 
+// needed is the oldest version of the tables that this build can work on. What newer
+// ones add is left out while it is not there.
+const needed = 1
+
+// readable asks tables that are newer than this build whether they can do without a
+// newer one. They say so as long as they have only been added to: a migration that
+// takes something away puts the oldest build's version into meta first.
+func (s migrator) readable(ctx context.Context, c *pgx.Conn, have int) error {
+	var needs int
+	if err := c.QueryRow(ctx, s.sql.Get("needs")).Scan(&needs); err != nil {
+		return err
+	}
+	if needs > s.Latest() {
+		return s.wrongVersion(have)
+	}
+	return nil
+}
+
 func (s migrator) wrongVersion(version int) error {
 	e := &outlast.Error{Op: "check postgres", Code: outlast.CodeSchema,
 		Err: fmt.Errorf("the tables are of version %d, this build needs version %d", version, s.Latest())}
@@ -181,8 +199,13 @@ func (s *store) Check(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if have != m.Latest() {
+		if have < needed {
 			return m.wrongVersion(have)
+		}
+		if have > m.Latest() {
+			if err := m.readable(ctx, c, have); err != nil {
+				return err
+			}
 		}
 		var missing []string
 		if err := c.QueryRow(ctx, s.sql.Get("check_rights"), s.conf.names()["t"]).Scan(&missing); err != nil {

@@ -114,7 +114,7 @@ func (s deadOperator) Replay(ctx context.Context, f outlast.Filter, by outlast.A
 		return 0, err
 	}
 	return s.act(ctx, "dead replay", target(f), by, func(tx pgx.Tx) (int, error) {
-		tag, err := tx.Exec(ctx, fmt.Sprintf(`WITH c AS MATERIALIZED (
+		msgs, err := readActed(tx.Query(ctx, fmt.Sprintf(`WITH c AS MATERIALIZED (
 			SELECT o.seq FROM %[1]sdead o
 			WHERE %[2]s AND NOT EXISTS (SELECT FROM %[1]sretry r WHERE r.grp = o.grp AND r.source = o.source AND r.id = o.id)
 				AND NOT EXISTS (SELECT FROM %[1]sdead e WHERE e.grp = o.grp AND e.source = o.source AND e.id = o.id AND e.seq < o.seq)
@@ -128,8 +128,11 @@ func (s deadOperator) Replay(ctx context.Context, f outlast.Filter, by outlast.A
 		)
 		INSERT INTO %[1]sretry (grp, source, id, ordering_key, ordered, type, envelope, body, hash, reason, error, attempts, replays, next_at, first_at)
 		SELECT grp, source, id, ordering_key, ordered, type, envelope, body, hash, 'replay', error, 0, replays + 1, clock_timestamp(), first_at
-		FROM d ORDER BY d.seq`, s.conf.names()["t"], b, b.f.Limit), b.args...)
-		return int(tag.RowsAffected()), err
+		FROM d ORDER BY d.seq RETURNING grp, source, id`, s.conf.names()["t"], b, b.f.Limit), b.args...))
+		if err == nil {
+			err = s.addActed(ctx, tx, outlast.FactReplayed, msgs, by)
+		}
+		return len(msgs), err
 	})
 }
 
@@ -139,9 +142,12 @@ func (s deadOperator) Discard(ctx context.Context, f outlast.Filter, by outlast.
 		return 0, err
 	}
 	return s.act(ctx, "dead discard", target(f), by, func(tx pgx.Tx) (int, error) {
-		tag, err := tx.Exec(ctx, fmt.Sprintf(`DELETE FROM %[1]sdead WHERE seq = ANY(ARRAY(
-			SELECT o.seq FROM %[1]sdead o WHERE %[2]s ORDER BY o.seq LIMIT %[3]d FOR UPDATE SKIP LOCKED))`,
-			s.conf.names()["t"], b, b.f.Limit), b.args...)
-		return int(tag.RowsAffected()), err
+		msgs, err := readActed(tx.Query(ctx, fmt.Sprintf(`DELETE FROM %[1]sdead WHERE seq = ANY(ARRAY(
+			SELECT o.seq FROM %[1]sdead o WHERE %[2]s ORDER BY o.seq LIMIT %[3]d FOR UPDATE SKIP LOCKED)) RETURNING grp, source, id`,
+			s.conf.names()["t"], b, b.f.Limit), b.args...))
+		if err == nil {
+			err = s.addActed(ctx, tx, outlast.FactDiscarded, msgs, by)
+		}
+		return len(msgs), err
 	})
 }

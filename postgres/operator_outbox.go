@@ -155,6 +155,7 @@ func (s outboxOperator) Withdraw(ctx context.Context, f outlast.Filter, by outla
 			alive[slot] = true
 		}
 		n, left := 0, pending.f.Limit
+		var acted []factOf
 		for _, from := range []struct {
 			table, sure string
 			f           *filter
@@ -170,13 +171,14 @@ func (s outboxOperator) Withdraw(ctx context.Context, f outlast.Filter, by outla
 				return 0, err
 			}
 			for _, g := range gone {
+				acted = append(acted, factOf{id: g.id})
 				if !g.sure && alive[g.slot] {
 					uncertain = append(uncertain, g.id)
 				}
 			}
 			n, left = n+len(gone), left-len(gone)
 		}
-		return n, nil
+		return n, s.addActed(ctx, tx, outlast.FactWithdrawn, acted, by)
 	})
 	if err != nil {
 		return 0, nil, err

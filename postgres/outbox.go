@@ -105,7 +105,7 @@ func (b *insertBuilder) message(c settings, m *outlast.Message, due bool) error 
 	default:
 		raw = m.Body
 	}
-	headers, err := encodeHeaders(m.Headers)
+	headers, err := encodeHeaders(m.StoredHeaders())
 	if err != nil {
 		return &outlast.Error{Op: "enqueue " + m.Type, Code: outlast.CodeInvalid, Err: err}
 	}

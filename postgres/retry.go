@@ -43,6 +43,7 @@ func (s inbox) BeginRetry(ctx context.Context, group string, types []string) (ou
 
 // retryTx implements [outlast.RetryTx].
 type retryTx struct {
+	failure *failure // of the try, when it failed
 	*handlerTx
 	waiting *outlast.Waiting
 	// name and end are the statement that Commit runs first, with its arguments.
@@ -109,21 +110,32 @@ func (t *retryTx) Undo(ctx context.Context) error {
 // free, and a duplicate that arrives meanwhile does not wait.
 
 func (t *retryTx) Done(context.Context) error {
-	t.end = []any{t.waiting.Seq}
+	t.end, t.failure = []any{t.waiting.Seq}, nil
 	t.name = "retry_done"
 	return nil
 }
 
 func (t *retryTx) Wait(_ context.Context, w *outlast.Waiting) error {
+	t.failure = nil
+	if w.Reason == "failed" {
+		t.failure = &failure{w.Attempts, w.Reason, w.Error}
+	}
 	t.end = []any{t.waiting.Seq, w.Reason, outlast.CleanErrorText(w.Error), w.Attempts, micros(max(w.Wait, 0))}
 	t.name = "retry_wait"
 	return nil
 }
 
 func (t *retryTx) Bury(_ context.Context, d *outlast.DeadLetterRecord) error {
+	t.failure = &failure{d.Attempts, d.Reason, d.Error}
 	t.end = []any{t.waiting.Seq, d.Reason, outlast.CleanErrorText(d.Error), d.Attempts, d.Fingerprint}
 	t.name = "retry_bury"
 	return nil
+}
+
+// failure is a try that failed, for the facts of the message.
+type failure struct {
+	attempt    int
+	code, text string
 }
 
 func (t *retryTx) Commit(ctx context.Context) error {
@@ -131,6 +143,12 @@ func (t *retryTx) Commit(ctx context.Context) error {
 		if _, err := t.conn.Exec(ctx, t.s.sql.Get(t.name), t.end...); err != nil {
 			t.Rollback()
 			return t.failed("record the end of a retry", err)
+		}
+		if f := t.failure; f != nil {
+			if err := t.s.addFacts(ctx, t.conn, outlast.FactFailed, t.waiting.Group, ofMessage(t.waiting.Message), f.attempt, f.code, f.text); err != nil {
+				t.Rollback()
+				return t.failed("record a failure", err)
+			}
 		}
 	}
 	return t.handlerTx.Commit(ctx)

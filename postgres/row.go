@@ -37,6 +37,9 @@ func columnLists() map[string]string {
 		// light: a row without its body, for lists.
 		"light": "o.seq, o.slot, o.id, o.type, o.kind, NULL::text AS body, NULL::bytea AS body_bytes, o." + strings.Join(optionalTexts, ", o.") +
 			", o.headers, o.may_be_unheard, o.occurred_at, o.due_at, o.expires_at, o.enqueued_at",
+		// gone: what the sent log takes of a deleted row.
+		"gone": "o.seq, o.id, o.type, o.kind, o.body, o.body_bytes, o." + strings.Join(optionalTexts, ", o.") +
+			", o.headers, o.may_be_unheard, o.occurred_at, o.expires_at, o.enqueued_at",
 		// message: the columns that move between outbox and held with a row.
 		"message": "id, type, kind, body, body_bytes, " + strings.Join(optionalTexts, ", ") +
 			", headers, may_be_unheard, expires_at",
@@ -72,13 +75,14 @@ func (r *rowScan) row() *outlast.Row {
 			ID: uuid.UUID(r.id).String(), Type: r.typ, Kind: outlast.Kind(r.kind),
 			Key: r.texts[0], Subject: r.texts[1], ContentType: r.texts[2], DataSchema: r.texts[3],
 			CorrelationID: r.texts[4], CausationID: r.texts[5], TraceParent: r.texts[6], TraceState: r.texts[7],
-			Headers: decodeHeaders(r.headers), Time: utc(r.occurred), EnqueuedAt: utc(r.enqueued), ExpiresAt: utc(r.expires),
+			Time: utc(r.occurred), EnqueuedAt: utc(r.enqueued), ExpiresAt: utc(r.expires),
 		},
 		Body: r.body, Exchange: r.texts[8], RoutingKey: r.texts[9], MayBeUnheard: r.unheard, Due: utc(r.due),
 	}
 	if r.body == nil {
 		row.Body = r.bytes
 	}
+	row.SetStoredHeaders(decodeHeaders(r.headers))
 	return row
 }
 

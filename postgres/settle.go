@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"strconv"
 	"sync"
 	"time"
@@ -27,6 +28,36 @@ func (r *refs) add(row *outlast.Row, epochs map[int]int64) {
 }
 
 func (r *refs) args() []any { return []any{r.slots, r.epochs, r.seqs, r.ids} }
+
+// sentRows are rows that leave, with what the sent log must know of them.
+type sentRows struct {
+	refs
+	fates   []int16
+	withins []int64
+	keySeqs []int64
+	keys    []string
+	ofs     []int64
+	finds   []string
+}
+
+func (r *sentRows) add(row *outlast.Row, fate outlast.Fate, epochs map[int]int64) {
+	r.refs.add(row, epochs)
+	r.fates = append(r.fates, int16(fate))
+	r.withins = append(r.withins, micros(row.Within))
+	if len(row.Find) == 0 {
+		return
+	}
+	if text, err := json.Marshal(row.Find); err == nil {
+		r.ofs, r.finds = append(r.ofs, row.Seq), append(r.finds, string(text))
+	}
+	for _, value := range row.Find {
+		r.keySeqs, r.keys = append(r.keySeqs, row.Seq), append(r.keys, value)
+	}
+}
+
+func (r *sentRows) tracked() []any {
+	return append(r.args(), r.fates, r.withins, r.keySeqs, r.keys, r.ofs, r.finds)
+}
 
 // holds are rows with the reason why they wait.
 type holds struct {
@@ -55,16 +86,33 @@ func (h *holds) args() []any {
 	return append(h.refs.args(), h.reasons, h.exchanges, h.types, h.waits, h.attempts, h.errors)
 }
 
+// failures are the rows that failed by themselves: that is a fact of the message, and
+// the next try overwrites it. Waiting for a route, a time or another message is none.
+func (all *holds) failures() (slots []int32, epochs []int64, ids []string, attempts []int32, reasons, errors []string) {
+	for i, reason := range all.reasons {
+		switch outlast.HeldReason(reason) {
+		case outlast.HeldBackoff, outlast.HeldRefused:
+			slots, epochs, ids = append(slots, int32(all.slots[i])), append(epochs, all.epochs[i]), append(ids, all.ids[i])
+			attempts, reasons, errors = append(attempts, all.attempts[i]), append(reasons, reason), append(errors, all.errors[i])
+		}
+	}
+	return
+}
+
 // Settle sends all its statements at once, and they commit together: one way to the
 // server and back.
 func (s relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.Lease, error) {
-	batch := s.settlement(set)
 	seen := s.facts.seen() // before our transaction has its xid
 	var locked []int
 	var xid string
 	err := s.conn(ctx, "settle", true, func(c *pgx.Conn) error {
+		track, err := s.tracks(ctx, c, set)
+		if err != nil {
+			return definite{err}
+		}
+		batch := s.settlement(set, track)
 		results := c.SendBatch(ctx, batch)
-		err := results.QueryRow().Scan(&locked, &xid)
+		err = results.QueryRow().Scan(&locked, &xid)
 		for i := 1; err == nil && i < batch.Len(); i++ {
 			_, err = results.Exec()
 		}
@@ -74,6 +122,7 @@ func (s relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.L
 		return err
 	})
 	if err != nil {
+		s.journal.doubt(err)
 		return nil, err
 	}
 	if x, err := strconv.ParseUint(xid, 10, 64); err == nil {
@@ -92,23 +141,28 @@ func (s relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.L
 	return stale, nil
 }
 
-func (s relay) settlement(set *outlast.Settlement) *pgx.Batch {
+func (s relay) settlement(set *outlast.Settlement, track bool) *pgx.Batch {
 	epochs := make(map[int]int64, len(set.Leases))
 	slots := make([]int32, len(set.Leases))
 	numbers := make([]int64, len(set.Leases))
 	for i, l := range set.Leases {
 		epochs[l.Slot], slots[i], numbers[i] = l.Epoch, int32(l.Slot), l.Epoch
 	}
-	var sent, sentHeld, release refs
+	var sent, sentHeld sentRows
+	var release refs
 	var hold, holdAgain holds
 	fenced := func(row *outlast.Row) bool { _, ok := epochs[row.Slot]; return ok }
-	for _, row := range set.Sent {
+	for i, row := range set.Sent {
+		fate := outlast.FateSent
+		if i < len(set.Fates) {
+			fate = set.Fates[i]
+		}
 		switch {
 		case !fenced(row):
 		case row.InHeld:
-			sentHeld.add(row, epochs)
+			sentHeld.add(row, fate, epochs)
 		default:
-			sent.add(row, epochs)
+			sent.add(row, fate, epochs)
 		}
 	}
 	for _, h := range set.Hold {
@@ -132,10 +186,19 @@ func (s relay) settlement(set *outlast.Settlement) *pgx.Batch {
 			batch.Queue(s.sql.Get(name), args...)
 		}
 	}
-	queue("settle_sent", len(sent.ids), sent.args())
-	queue("settle_sent_held", len(sentHeld.ids), sentHeld.args())
+	if track {
+		queue("settle_sent_tracked", len(sent.ids), sent.tracked())
+		queue("settle_sent_tracked", len(sentHeld.ids), sentHeld.tracked())
+	} else {
+		queue("settle_sent", len(sent.ids), sent.args())
+		queue("settle_sent_held", len(sentHeld.ids), sentHeld.args())
+	}
 	queue("settle_hold_again", len(holdAgain.ids), holdAgain.args())
 	queue("settle_hold", len(hold.ids), hold.args())
+	if track {
+		slots, epochs, ids, attempts, reasons, errors := holdAgain.failures()
+		queue("fact_hold", len(ids), []any{slots, epochs, ids, attempts, reasons, errors})
+	}
 	queue("settle_release", len(release.ids), release.args())
 	return batch
 }

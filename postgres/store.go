@@ -69,6 +69,7 @@ type store struct {
 
 	facts   facts
 	settled settledClock
+	journal tracking
 }
 
 func (s *store) prepare() error {
@@ -128,6 +129,7 @@ func (s *store) Leases() outlast.LeaseStore      { return leases{s} }
 func (s *store) Relay() outlast.RelayStore       { return relay{s} }
 func (s *store) Inbox() outlast.InboxStore       { return inbox{s} }
 func (s *store) Operator() outlast.OperatorStore { return operator{s} }
+func (s *store) Journal() outlast.JournalStore   { return journal{s} }
 func (s *store) Migrations() outlast.Migrator    { return migrator{s} }
 
 // facts are truths about the database, whoever found them out.

@@ -133,6 +133,11 @@ func (t *inboxTx) Wait(ctx context.Context, wt *outlast.Waiting) error {
 	if err := t.w.exec(ctx, t.w.s.sql.Get("retry_insert"), args...); err != nil {
 		return err
 	}
+	if wt.Attempts > 0 && wt.Reason == "failed" {
+		if err := t.w.addFact(ctx, failure(t.group, wt.Message, wt.Attempts, wt.Reason, wt.Error)); err != nil {
+			return err
+		}
+	}
 	return setState(ctx, t.w, stateRetry, t.group, wt.Message.Source, wt.Message.ID, hash)
 }
 
@@ -152,6 +157,9 @@ func bury(ctx context.Context, w *writeTx, group string, d *outlast.DeadLetterRe
 	}
 	args := append(m, d.Reason, text(d.Error), d.Attempts, d.Replays, text(d.Fingerprint), micros(d.FirstAt))
 	if err := w.exec(ctx, w.s.sql.Get("dead_insert"), args...); err != nil {
+		return err
+	}
+	if err := w.addFact(ctx, failure(group, d.Message, d.Attempts, d.Reason, d.Error)); err != nil {
 		return err
 	}
 	return setState(ctx, w, stateDead, group, d.Message.Source, d.Message.ID, hash)

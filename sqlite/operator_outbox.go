@@ -142,6 +142,9 @@ func (x outboxOperator) Withdraw(ctx context.Context, f outlast.Filter, by outla
 			if items[i].Where == "held" {
 				query = "sent_held"
 			}
+			if err := w.addFact(ctx, acted(outlast.FactWithdrawn, &items[i], by)); err != nil {
+				return 0, err
+			}
 			if err := w.exec(ctx, x.s.sql.Get(query), items[i].Seq, items[i].Envelope.ID); err != nil {
 				return 0, err
 			}

@@ -124,12 +124,27 @@ func (x waitingOperator) Replay(ctx context.Context, f outlast.Filter, by outlas
 		if err := w.exec(ctx, x.s.sql.Get("replay_state"), item.Seq); err != nil {
 			return false, err
 		}
+		if err := w.addFact(ctx, acted(outlast.FactReplayed, item, by)); err != nil {
+			return false, err
+		}
 		return true, w.exec(ctx, x.s.sql.Get("dead_delete"), item.Seq)
 	})
 }
 
+// acted is the fact of what a person did to a message.
+func acted(kind outlast.FactKind, item *outlast.Item, by outlast.Action) outlast.Fact {
+	f := outlast.Fact{Kind: kind, ID: item.Envelope.ID, Group: item.Group, Code: by.Who, Detail: by.Reason}
+	if item.Group != "" {
+		f.Source = item.Envelope.Source
+	}
+	return f
+}
+
 func (x waitingOperator) Discard(ctx context.Context, f outlast.Filter, by outlast.Action) (int, error) {
 	return x.change(ctx, "dead discard", f, by, func(w *writeTx, item *outlast.Item) (bool, error) {
+		if err := w.addFact(ctx, acted(outlast.FactDiscarded, item, by)); err != nil {
+			return false, err
+		}
 		return true, w.exec(ctx, x.s.sql.Get("dead_delete"), item.Seq)
 	})
 }

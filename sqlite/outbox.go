@@ -56,7 +56,7 @@ func (o outbox) statement(msgs []*outlast.Message) (string, []any) {
 			kind = outlast.KindEvent
 		}
 		args = append(args, m.ID, m.Type, string(kind), body, bytes, text(m.Envelope.Key), text(m.Envelope.Subject), text(m.ContentType),
-			text(m.DataSchema), text(m.CorrelationID), text(m.CausationID), text(m.TraceParent), text(m.TraceState), headersText(m.Headers),
+			text(m.DataSchema), text(m.CorrelationID), text(m.CausationID), text(m.TraceParent), text(m.TraceState), headersText(m.StoredHeaders()),
 			text(m.Exchange), text(m.RoutingKey), m.MayBeUnheard, micros(m.Time))
 		if m.Delay == 0 && m.Due.IsZero() && m.Lifetime == 0 {
 			b.WriteString(rowNow)

@@ -56,6 +56,11 @@ func (x relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.L
 		}
 	}
 	st := &settling{w: w, fenced: fenced, stmts: map[string]*sql.Stmt{}}
+	if !set.Untracked {
+		if st.track, err = x.s.tracked(ctx, w.tx); err != nil {
+			return nil, mapped("settle", err)
+		}
+	}
 	if err := st.apply(ctx, set); err != nil {
 		return nil, mapped("settle", err)
 	}
@@ -69,6 +74,7 @@ func (x relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.L
 type settling struct {
 	w      *writeTx
 	fenced map[int]bool
+	track  bool
 	stmts  map[string]*sql.Stmt
 }
 
@@ -92,8 +98,12 @@ func (st *settling) run(ctx context.Context, name string, args ...any) (bool, er
 }
 
 func (st *settling) apply(ctx context.Context, set *outlast.Settlement) error {
-	for _, r := range set.Sent {
-		if err := st.sent(ctx, r); err != nil {
+	for i, r := range set.Sent {
+		fate := outlast.FateSent
+		if i < len(set.Fates) {
+			fate = set.Fates[i]
+		}
+		if err := st.sent(ctx, r, fate); err != nil {
 			return err
 		}
 	}
@@ -110,9 +120,12 @@ func (st *settling) apply(ctx context.Context, set *outlast.Settlement) error {
 	return nil
 }
 
-func (st *settling) sent(ctx context.Context, r *outlast.Row) error {
+func (st *settling) sent(ctx context.Context, r *outlast.Row, fate outlast.Fate) error {
 	if !st.fenced[r.Slot] {
 		return nil
+	}
+	if err := st.log(ctx, r, fate); err != nil {
+		return err
 	}
 	first, second := "sent", "sent_held"
 	if r.InHeld {
@@ -129,6 +142,9 @@ func (st *settling) hold(ctx context.Context, h *outlast.Hold) error {
 	r := h.Row
 	if !st.fenced[r.Slot] {
 		return nil
+	}
+	if err := st.failed(ctx, h); err != nil {
+		return err
 	}
 	var wait any // NULL: no time ends it
 	if h.Wait >= 0 {

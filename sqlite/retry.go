@@ -111,6 +111,11 @@ func (t *retryTx) Wait(ctx context.Context, wt *outlast.Waiting) error {
 	if err != nil {
 		return err
 	}
+	if wt.Reason == "failed" {
+		if err := t.w.addFact(ctx, failure(t.waiting.Group, t.waiting.Message, wt.Attempts, wt.Reason, wt.Error)); err != nil {
+			return err
+		}
+	}
 	return t.w.exec(ctx, t.w.s.sql.Get("suspect_clear"), t.waiting.Group, t.source, t.id)
 }
 

@@ -40,7 +40,7 @@ func (s *messageScan) targets() []any {
 }
 
 func (s *messageScan) finish() {
-	s.m.Headers = parseHeaders(s.headers.String)
+	s.m.SetStoredHeaders(parseHeaders(s.headers.String))
 	s.m.Time, s.m.Due = instant(s.occurred), instant(s.due)
 	s.m.ExpiresAt, s.m.EnqueuedAt = instant(s.expires), instant(s.queue)
 }

@@ -106,6 +106,7 @@ func (s *store) Leases() outlast.LeaseStore      { return leases{s} }
 func (s *store) Relay() outlast.RelayStore       { return relay{s} }
 func (s *store) Inbox() outlast.InboxStore       { return inbox{s} }
 func (s *store) Operator() outlast.OperatorStore { return operator{s} }
+func (s *store) Journal() outlast.JournalStore   { return journal{s} }
 func (s *store) Migrations() outlast.Migrator    { return migrator{s} }
 
 // Statements returns the named statements, so that a test can prepare each, and a
@@ -158,6 +159,10 @@ func (s *store) Check(ctx context.Context) error {
 	return nil
 }
 
+// needed is the oldest version of the tables that this build can work on. What newer
+// ones add is left out while it is not there.
+const needed = 1
+
 func (s *store) checkVersion(ctx context.Context, op string) error {
 	have, err := s.version(ctx, s.db)
 	if err != nil {
@@ -165,9 +170,15 @@ func (s *store) checkVersion(ctx context.Context, op string) error {
 	}
 	want := len(s.migrations)
 	switch {
-	case have < want:
+	case have < needed:
 		return &outlast.Error{Op: op, Code: outlast.CodeSchema, Err: fmt.Errorf("tables have version %d, this build needs %d", have, want), Hint: hintMigrate}
 	case have > want:
+		// Tables that have only been added to serve older builds too. A migration that
+		// takes something away puts the oldest build's version into meta first.
+		var needs int
+		if err := s.db.QueryRowContext(ctx, s.sql.Get("needs")).Scan(&needs); err != nil || needs <= want {
+			return mapped(op, err)
+		}
 		return &outlast.Error{Op: op, Code: outlast.CodeSchema, Err: fmt.Errorf("tables have version %d, this build knows %d", have, want), Hint: "deploy a newer build"}
 	}
 	return nil

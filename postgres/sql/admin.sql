@@ -12,6 +12,9 @@ SELECT to_regclass($1::text) IS NOT NULL
 -- name: version
 SELECT coalesce(max(version), 0) FROM {{t}}migrations
 
+-- name: needs
+SELECT coalesce((SELECT value FROM {{t}}meta WHERE key = 'needs'), '0')::int
+
 -- name: check_server
 SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
     current_setting('server_version_num')::int, current_setting('server_encoding')

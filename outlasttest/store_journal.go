@@ -1,0 +1,338 @@
+package outlasttest
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast"
+)
+
+var journalTests = []storeTest{
+	{name: "Settle_notes_what_was_sent", run: (*storeFixture).sentLog},
+	{name: "Settle_notes_nothing_for_a_stale_lease", run: (*storeFixture).sentLogFenced},
+	{name: "Settle_notes_a_row_once", run: (*storeFixture).sentLogOnce},
+	{name: "Settle_leaves_the_sent_log_alone_when_told_to", run: (*storeFixture).untracked},
+	{name: "Facts_find_a_message_wherever_it_is", run: (*storeFixture).factsEverywhere},
+	{name: "Facts_find_by_flow_and_business_key", run: (*storeFixture).factsByKey},
+	{name: "Facts_keep_what_the_rows_forget", run: (*storeFixture).factsKept},
+	{name: "Facts_are_cut_at_the_limit", run: (*storeFixture).factsLimited},
+	{name: "Failures_are_grouped_by_fingerprint", run: (*storeFixture).failures},
+	{name: "Hear_keeps_the_first_time", run: (*storeFixture).hearing},
+	{name: "Keep_drops_nothing_young", run: (*storeFixture).keepYoung},
+}
+
+// facts returns what is known of a query, as "kind" or "kind/group", sorted.
+func (f *storeFixture) facts(q outlast.FactQuery) []string {
+	f.Helper()
+	page, err := f.s.Journal().Facts(f.ctx, q)
+	f.must(err)
+	var kinds []string
+	for _, x := range page.Facts {
+		kind := string(x.Kind)
+		if x.Group != "" {
+			kind += "/" + x.Group
+		}
+		if x.Now {
+			kind += " now"
+		}
+		kinds = append(kinds, kind)
+	}
+	slices.Sort(kinds)
+	return kinds
+}
+
+func (f *storeFixture) wantFacts(q outlast.FactQuery, kinds ...string) {
+	f.Helper()
+	wantList(f, "facts", f.facts(q), kinds)
+}
+
+func of(msgs ...*outlast.Message) outlast.FactQuery {
+	q := outlast.FactQuery{}
+	for _, m := range msgs {
+		q.IDs = append(q.IDs, m.ID)
+	}
+	return q
+}
+
+func (f *storeFixture) sentLog() {
+	f.must(f.s.Relay().Identify(f.ctx, "orders"))
+	f.must(f.s.Journal().Tracking(f.ctx))
+	leases := f.lease("a")
+	m := full()
+	m.Headers = nil
+	f.publish(m)
+	row := f.pending(leases)[0]
+	f.settle(&outlast.Settlement{Leases: leases, Sent: []*outlast.Row{row}, Fates: []outlast.Fate{outlast.FateSent}})
+	page, err := f.s.Journal().Facts(f.ctx, of(m))
+	f.must(err)
+	f.wantFacts(of(m), "committed", "sent")
+	for _, x := range page.Facts {
+		want(f, "source", x.Source, "orders")
+		if x.Kind != outlast.FactCommitted {
+			if x.At.Before(row.EnqueuedAt) {
+				f.Fatalf("sent at %v, enqueued at %v", x.At, row.EnqueuedAt)
+			}
+			continue
+		}
+		e := x.Envelope
+		want(f, "id", e.ID, m.ID)
+		want(f, "type", e.Type, m.Type)
+		want(f, "kind", e.Kind, m.Kind)
+		want(f, "key", e.Key, m.Envelope.Key)
+		want(f, "flow", e.CorrelationID, m.CorrelationID)
+		want(f, "cause", e.CausationID, m.CausationID)
+		want(f, "trace", e.TraceParent, m.TraceParent)
+		want(f, "within", e.Within, m.Within)
+		want(f, "business keys", len(e.Find), len(m.Find))
+		if !e.EnqueuedAt.Equal(row.EnqueuedAt) || !x.At.Equal(row.EnqueuedAt) {
+			f.Fatalf("enqueued at %v, was %v", e.EnqueuedAt, row.EnqueuedAt)
+		}
+	}
+	for fate, kind := range map[outlast.Fate]string{outlast.FateExpired: "expired", outlast.FateUnheard: "unheard"} {
+		m := message("")
+		f.publish(m)
+		f.settle(&outlast.Settlement{Leases: leases, Sent: f.pending(leases), Fates: []outlast.Fate{fate}})
+		f.wantFacts(of(m), "committed", kind)
+	}
+	held := message("k")
+	f.publish(held)
+	f.hold(leases, outlast.HeldRoute, 0, f.pending(leases)[0])
+	f.wantFacts(of(held), "committed", "held now")
+	f.settle(&outlast.Settlement{Leases: leases, Sent: []*outlast.Row{f.find(leases, held, row.Slot)}})
+	f.wantFacts(of(held), "committed", "sent")
+}
+
+func (f *storeFixture) sentLogFenced() {
+	old := f.lease("a")
+	m := message("k")
+	f.publish(m)
+	row := f.pending(old)[0]
+	f.release(outlast.RelayScope, "a")
+	f.lease("b")
+	stale, err := f.s.Relay().Settle(f.ctx, &outlast.Settlement{Leases: []outlast.Lease{leaseOf(old, row.Slot)}, Sent: []*outlast.Row{row}})
+	f.must(err)
+	want(f, "stale leases", len(stale), 1)
+	f.wantFacts(of(m), "committed now")
+}
+
+func (f *storeFixture) sentLogOnce() {
+	leases := f.lease("a")
+	m := message("")
+	m.Find = map[string]string{"order_id": "o-1"}
+	f.publish(m)
+	rows := f.pending(leases)
+	for range 3 {
+		f.settle(&outlast.Settlement{Leases: leases, Sent: rows})
+	}
+	f.wantFacts(of(m), "committed", "sent")
+	f.wantFacts(outlast.FactQuery{Keys: []string{"o-1"}}, "committed", "sent")
+}
+
+func (f *storeFixture) untracked() {
+	leases := f.lease("a")
+	m := message("")
+	f.publish(m)
+	f.settle(&outlast.Settlement{Leases: leases, Sent: f.pending(leases), Untracked: true})
+	wantRows(f, f.pending(leases))
+	f.wantFacts(of(m))
+}
+
+func (f *storeFixture) factsEverywhere() {
+	leases := f.lease("a")
+	pending, due := message(""), message("")
+	due.Delay = time.Hour
+	f.publish(pending, due)
+	handled, waiting, dead, discarded := received(""), received("k"), received(""), received("")
+	f.handle(handled)
+	f.wait(waiting, time.Hour)
+	f.bury(dead)
+	f.bury(discarded)
+	_, err := f.s.Operator().Dead().Discard(f.ctx, outlast.Filter{IDs: []string{discarded.ID}}, outlast.Action{Who: "ann", Reason: "spam"})
+	f.must(err)
+	f.wantFacts(of(pending), "committed now")
+	f.wantFacts(of(due), "committed", "held now")
+	f.wantFacts(of(handled), "handled/"+group+" now")
+	f.wantFacts(of(waiting), "failed/"+group, "waiting/"+group+" now")
+	f.wantFacts(of(dead), "dead/"+group, "dead/"+group+" now", "failed/"+group)
+	f.wantFacts(of(discarded), "dead/"+group, "discarded/"+group, "failed/"+group)
+	all, err := f.s.Journal().Facts(f.ctx, of(pending, due, handled, waiting, dead, discarded, message("")))
+	f.must(err)
+	want(f, "facts of all", len(all.Facts), 1+2+1+2+3+3)
+	want(f, "facts of nothing", len(f.facts(outlast.FactQuery{})), 0)
+	want(f, "facts of no uuid", len(f.facts(outlast.FactQuery{IDs: []string{"'; DROP TABLE x; --"}})), 0)
+	wantRows(f, f.pending(leases), pending)
+}
+
+func (f *storeFixture) factsByKey() {
+	leases := f.lease("a")
+	root := message("ord-1")
+	root.Find = map[string]string{"order_id": "o \"1\" 50%_x", "n": "7"}
+	child := message("")
+	child.CorrelationID, child.CausationID = root.ID, root.ID
+	other := message("ord-2")
+	other.Find = map[string]string{"order_id": "o \"1\" 50"}
+	f.publish(root, child, other)
+	in := received("ord-1")
+	in.CorrelationID, in.Find = root.ID, root.Find
+	f.wait(in, time.Hour)
+	queries := []struct {
+		q    outlast.FactQuery
+		want int // messages
+	}{
+		{outlast.FactQuery{Flows: []string{root.ID}}, 3},
+		{outlast.FactQuery{Keys: []string{"ord-1"}}, 2},
+		{outlast.FactQuery{Keys: []string{"o \"1\" 50%_x"}}, 2},
+		{outlast.FactQuery{Keys: []string{"o \"1\" 50"}}, 1},
+		{outlast.FactQuery{Keys: []string{"7"}}, 2},
+		{outlast.FactQuery{Keys: []string{"order_id", "o"}}, 0},
+	}
+	check := func(where string) {
+		f.Helper()
+		for _, c := range queries {
+			page, err := f.s.Journal().Facts(f.ctx, c.q)
+			f.must(err)
+			ids := map[string]bool{}
+			for _, x := range page.Facts {
+				ids[x.ID] = true
+			}
+			if len(ids) != c.want {
+				f.Fatalf("%s: %+v finds %d messages, want %d: %v", where, c.q, len(ids), c.want, f.facts(c.q))
+			}
+		}
+	}
+	check("pending")
+	rows := f.pending(leases)
+	f.hold(leases, outlast.HeldRoute, 0, rows...)
+	check("held")
+	for _, r := range rows {
+		r.InHeld = true
+	}
+	f.settle(&outlast.Settlement{Leases: leases, Sent: rows})
+	check("sent")
+}
+
+func (f *storeFixture) factsKept() {
+	leases := f.lease("a")
+	m := message("")
+	f.publish(m)
+	rows := f.pending(leases)
+	f.hold(leases, outlast.HeldBackoff, 0, rows...)
+	n, _, err := f.s.Operator().Outbox().Withdraw(f.ctx, outlast.Filter{IDs: []string{m.ID}}, outlast.Action{Who: "ann", Reason: "wrong order"})
+	f.must(err)
+	want(f, "withdrawn", n, 1)
+	f.wantFacts(of(m), "failed", "withdrawn")
+	d := received("")
+	f.bury(d)
+	_, err = f.s.Operator().Dead().Replay(f.ctx, outlast.Filter{IDs: []string{d.ID}}, outlast.Action{Who: "bob", Reason: "fixed"})
+	f.must(err)
+	f.handleRetryOf(d)
+	f.wantFacts(of(d), "failed/"+group, "handled/"+group+" now", "replayed/"+group)
+	page, err := f.s.Journal().Facts(f.ctx, of(m, d))
+	f.must(err)
+	for _, x := range page.Facts {
+		switch x.Kind {
+		case outlast.FactWithdrawn:
+			want(f, "who", x.Code, "ann")
+			want(f, "why", x.Detail, "wrong order")
+		case outlast.FactReplayed:
+			want(f, "who", x.Code, "bob")
+		case outlast.FactFailed:
+			if x.Group != "" && !strings.Contains(x.Detail, "card expired") {
+				f.Fatalf("the failure says %q", x.Detail)
+			}
+		}
+	}
+}
+
+func (f *storeFixture) factsLimited() {
+	f.lease("a")
+	var q outlast.FactQuery
+	for range 4 {
+		m := message("")
+		f.publish(m)
+		q.IDs = append(q.IDs, m.ID)
+	}
+	q.Limit = 3
+	page, err := f.s.Journal().Facts(f.ctx, q)
+	f.must(err)
+	want(f, "facts", len(page.Facts), 3)
+	want(f, "more", page.More, true)
+	q.Limit = 4
+	page, err = f.s.Journal().Facts(f.ctx, q)
+	f.must(err)
+	want(f, "more", page.More, false)
+}
+
+func (f *storeFixture) failures() {
+	bury := func(print, typ string) {
+		m := received("")
+		m.Type = typ
+		tx := f.mark(m)
+		d := deadOf(m)
+		d.Fingerprint = print
+		f.must(tx.Bury(f.ctx, d))
+		f.must(tx.Commit(f.ctx))
+	}
+	bury("aaaa", "a.v1")
+	bury("bbbb", "a.v1")
+	bury("aaaa", "a.v1")
+	bury("aaaa", "b.v1")
+	list, err := f.s.Journal().Failures(f.ctx, outlast.FailureQuery{})
+	f.must(err)
+	counts := map[string]int{}
+	for _, x := range list {
+		counts[x.Fingerprint+" "+x.Type] = x.Count
+		want(f, "group", x.Group, group)
+		if x.FirstSeen.After(x.LastSeen) || x.FirstSeen.IsZero() {
+			f.Fatalf("seen from %v to %v", x.FirstSeen, x.LastSeen)
+		}
+	}
+	want(f, "groups", len(list), 3)
+	want(f, "of one cause", counts["aaaa a.v1"], 2)
+	list, err = f.s.Journal().Failures(f.ctx, outlast.FailureQuery{Group: "nobody"})
+	f.must(err)
+	want(f, "groups of nobody", len(list), 0)
+	list, err = f.s.Journal().Failures(f.ctx, outlast.FailureQuery{Limit: 1})
+	f.must(err)
+	rest, err := f.s.Journal().Failures(f.ctx, outlast.FailureQuery{Before: list[0].LastSeen})
+	f.must(err)
+	for _, x := range rest {
+		if !x.LastSeen.Before(list[0].LastSeen) {
+			f.Fatalf("%v is not before %v", x.LastSeen, list[0].LastSeen)
+		}
+	}
+}
+
+func (f *storeFixture) hearing() {
+	j := f.s.Journal()
+	hearers := func() []outlast.Hearer {
+		f.Helper()
+		list, err := j.Hearers(f.ctx)
+		f.must(err)
+		return list
+	}
+	f.must(j.Hear(f.ctx, group, []string{"a.v1", "b.v1"}))
+	first := hearers()
+	want(f, "hearers", len(first), 2)
+	f.must(j.Hear(f.ctx, group, []string{"a.v1", "b.v1"}))
+	want(f, "since", hearers()[0].Since.Equal(first[0].Since), true)
+	f.must(j.Unhear(f.ctx, group, "a.v1", outlast.Action{Who: "ann"}))
+	want(f, "ended", hearers()[0].Until.IsZero(), false)
+	want(f, "the other ended", hearers()[1].Until.IsZero(), true)
+	f.must(j.Hear(f.ctx, group, []string{"a.v1"}))
+	want(f, "ended after it began again", hearers()[0].Until.IsZero(), true)
+}
+
+func (f *storeFixture) keepYoung() {
+	leases := f.lease("a")
+	m := message("")
+	f.publish(m)
+	f.settle(&outlast.Settlement{Leases: leases, Sent: f.pending(leases)})
+	for _, books := range []bool{true, false} {
+		kept, err := f.s.Journal().Keep(f.ctx, outlast.Retention{Books: books, Bytes: 1})
+		f.must(err)
+		want(f, "dropped", kept.Dropped, 0)
+	}
+	f.wantFacts(of(m), "committed", "sent")
+}

@@ -1,0 +1,174 @@
+-- Statements of tracking: the sent log, facts, and what finds them.
+
+-- name: tracked
+-- Whether the tables are there, and whether this role may write them.
+SELECT to_regclass($1::text || 'sent') IS NOT NULL AND to_regclass($1::text || 'book') IS NOT NULL,
+    coalesce(bool_and(has_table_privilege(to_regclass($1::text || n), 'SELECT') AND has_table_privilege(to_regclass($1::text || n), 'INSERT')), false)
+FROM unnest(ARRAY['sent', 'sent_key', 'sent_body', 'fact', 'hearer', 'minute', 'book']) AS t(n)
+
+-- name: settle_sent_tracked
+-- As settle_sent and settle_sent_held; what was deleted here, and nothing else, goes
+-- into the sent log. Business keys were read by the relay: it knows no bad ones.
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[], $5::smallint[], $6::bigint[])
+        AS r(slot, epoch, seq, id, fate, within)
+    WHERE EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
+), now AS MATERIALIZED (
+    SELECT clock_timestamp() AS at
+), d AS (
+    DELETE FROM {{t}}outbox o USING r WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+    RETURNING {{gone}}, r.fate, r.within
+), h AS (
+    DELETE FROM {{t}}held o USING r
+    WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[]) AND o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+    RETURNING {{gone}}, r.fate, r.within
+), a AS MATERIALIZED (
+    SELECT * FROM d UNION ALL SELECT * FROM h
+), k AS (
+    INSERT INTO {{t}}sent_key (sent_at, id, value)
+    SELECT now.at, a.id, k.value
+    FROM unnest($7::bigint[], $8::text[]) AS k(seq, value) JOIN a ON a.seq = k.seq, now
+), b AS (
+    INSERT INTO {{t}}sent_body (sent_at, enqueued_at, id, body, body_bytes, subject, content_type, data_schema, trace_state, headers, occurred_at, expires_at)
+    SELECT now.at, enqueued_at, id, body, body_bytes, subject, content_type, data_schema, trace_state, headers, occurred_at, expires_at
+    FROM a, now WHERE fate < 2
+)
+INSERT INTO {{t}}sent (sent_at, enqueued_at, deadline, id, fate, unheard, type, kind, exchange, routing_key,
+    ordering_key, correlation_id, causation_id, trace_parent, find)
+SELECT now.at, enqueued_at, CASE WHEN within > 0 THEN enqueued_at + within * interval '1 microsecond' END,
+    id, fate, may_be_unheard, type, nullif(kind, 'event'), exchange, routing_key,
+    ordering_key, nullif(correlation_id, id::text), causation_id, trace_parent, f.find::jsonb
+FROM a LEFT JOIN unnest($9::bigint[], $10::text[]) AS f(of, find) ON f.of = a.seq, now
+
+-- name: facts_sent
+-- Each branch has its own index in every part.
+SELECT s.sent_at, s.enqueued_at, s.deadline, s.id::text, s.fate, s.type, coalesce(s.kind, 'event'), coalesce(s.exchange, ''), coalesce(s.routing_key, ''),
+    coalesce(s.ordering_key, ''), coalesce(s.correlation_id, s.id::text), coalesce(s.causation_id, ''), coalesce(s.trace_parent, ''), s.find::text
+FROM (
+    (SELECT * FROM {{t}}sent WHERE id = ANY($1::text[]::uuid[]) LIMIT $4::int)
+    UNION ALL
+    (SELECT * FROM {{t}}sent WHERE correlation_id = ANY($2::text[]) AND correlation_id IS NOT NULL LIMIT $4::int)
+    UNION ALL
+    (SELECT * FROM {{t}}sent WHERE ordering_key = ANY($3::text[]) AND ordering_key IS NOT NULL ORDER BY sent_at DESC LIMIT $4::int)
+    UNION ALL
+    (SELECT s.* FROM (SELECT DISTINCT k.id, k.sent_at FROM {{t}}sent_key k WHERE k.value = ANY($3::text[]) LIMIT $4::int) k
+        CROSS JOIN LATERAL (SELECT * FROM {{t}}sent x WHERE x.id = k.id AND x.sent_at = k.sent_at LIMIT 1) s)
+) s
+
+-- name: facts_outbox
+SELECT {{row}}, '', 0, '', NULL::timestamptz, o.enqueued_at
+FROM (SELECT {{light}} FROM {{t}}outbox o
+WHERE o.id = ANY($1::text[]::uuid[]) OR o.correlation_id = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
+    OR o.headers ? 'outlast-find' AND (o.headers ->> 'outlast-find') LIKE ANY($5::text[])
+LIMIT $4::int) o
+
+-- name: facts_held
+SELECT {{row}}, o.reason, o.attempts, coalesce(o.error, ''), o.next_at, o.held_at
+FROM (SELECT {{light}}, o.reason, o.attempts, o.error, o.next_at, o.held_at FROM {{t}}held o
+WHERE o.id = ANY($1::text[]::uuid[]) OR o.correlation_id = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
+    OR o.headers ? 'outlast-find' AND (o.headers ->> 'outlast-find') LIKE ANY($5::text[])
+LIMIT $4::int) o
+
+-- name: facts_retry
+SELECT o.grp, o.source, o.id, o.envelope::text, o.reason, coalesce(o.error, ''), o.attempts, o.replays, o.next_at, o.first_at, o.last_at, ''
+FROM {{t}}retry o
+WHERE o.id = ANY($1::text[]) OR o.envelope ->> 'correlation_id' = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
+    OR EXISTS (SELECT FROM jsonb_each_text(o.envelope -> 'find') f WHERE f.value = ANY($3::text[]))
+LIMIT $4::int
+
+-- name: facts_dead
+SELECT o.grp, o.source, o.id, o.envelope::text, o.reason, coalesce(o.error, ''), o.attempts, o.replays, NULL::timestamptz, o.first_at, o.last_at,
+    coalesce(o.fingerprint, '')
+FROM {{t}}dead o
+WHERE o.id = ANY($1::text[]) OR o.envelope ->> 'correlation_id' = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
+    OR EXISTS (SELECT FROM jsonb_each_text(o.envelope -> 'find') f WHERE f.value = ANY($3::text[]))
+LIMIT $4::int
+
+-- name: facts_inbox
+-- There are few pairs of group and source: the primary key is walked from one to the
+-- next, and the ids are looked up in each.
+WITH RECURSIVE p AS (
+    (SELECT i.grp, i.source FROM {{t}}inbox i ORDER BY i.grp, i.source LIMIT 1)
+    UNION ALL
+    SELECT n.grp, n.source FROM p CROSS JOIN LATERAL (
+        SELECT i.grp, i.source FROM {{t}}inbox i WHERE (i.grp, i.source) > (p.grp, p.source) ORDER BY i.grp, i.source LIMIT 1
+    ) n
+)
+SELECT i.grp, i.source, i.id, i.state, i.enqueued_at, i.at
+FROM p CROSS JOIN unnest($1::text[]) AS x(id) CROSS JOIN LATERAL (
+    SELECT * FROM {{t}}inbox i WHERE i.grp = p.grp AND i.source = p.source AND i.id = x.id LIMIT 1
+) i LIMIT $2::int
+
+-- name: facts_kept
+SELECT f.kind, f.id, coalesce(f.source, ''), coalesce(f.grp, ''), f.at, coalesce(f.attempt, 0), coalesce(f.code, ''), coalesce(f.detail, '')
+FROM {{t}}fact f WHERE f.id = ANY($1::text[]) ORDER BY f.seq LIMIT $2::int
+
+-- name: fact_add
+INSERT INTO {{t}}fact (kind, id, source, grp, attempt, code, detail)
+SELECT $1::text, x.id, nullif(x.source, ''), nullif($4::text, ''), nullif($5::int, 0), nullif($6::text, ''), nullif($7::text, '')
+FROM unnest($2::text[], $3::text[]) AS x(id, source)
+
+-- name: fact_hold
+INSERT INTO {{t}}fact (kind, id, attempt, code, detail)
+SELECT 'failed', x.id, x.attempt, x.code, nullif(x.detail, '')
+FROM unnest($1::int[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[]) AS x(slot, epoch, id, attempt, code, detail)
+WHERE EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = x.slot AND s.epoch = x.epoch)
+
+-- name: failures
+SELECT coalesce(fingerprint, ''), grp, type, (array_agg(reason ORDER BY last_at DESC))[1], coalesce((array_agg(error ORDER BY last_at DESC))[1], ''),
+    count(*)::int, min(first_at), max(last_at)
+FROM {{t}}dead WHERE $1::text = '' OR grp = $1::text
+GROUP BY 1, 2, 3 HAVING $2::timestamptz IS NULL OR max(last_at) < $2::timestamptz
+ORDER BY max(last_at) DESC LIMIT $3::int
+
+-- name: hear
+INSERT INTO {{t}}hearer (grp, type) SELECT $1::text, unnest($2::text[])
+ON CONFLICT (grp, type) DO UPDATE SET since = clock_timestamp(), until = NULL WHERE {{p}}hearer.until IS NOT NULL
+
+-- name: unhear
+UPDATE {{t}}hearer SET until = clock_timestamp() WHERE grp = $1::text AND type = $2::text AND until IS NULL
+
+-- name: hearers
+SELECT grp, type, since, until FROM {{t}}hearer ORDER BY grp, type
+
+-- name: keep_ahead
+SELECT {{t}}keep_ahead(interval '12 hours')
+
+-- name: drop_part
+SELECT {{t}}drop_part($1::text)
+
+-- name: parts
+-- The parts of the sent log, the oldest first, with their ends and their bytes.
+SELECT p.relname, c.relname, to_timestamp(right(c.relname, 10) || '00', 'YYYYMMDDHH24MI')::timestamp AT TIME ZONE 'UTC',
+    pg_total_relation_size(c.oid), clock_timestamp()
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+WHERE i.inhparent IN ('{{t}}sent'::regclass, '{{t}}sent_key'::regclass, '{{t}}sent_body'::regclass) AND c.relname ~ '_p[0-9]{10}$'
+ORDER BY 3, 1
+
+-- name: source_or_none
+SELECT coalesce((SELECT value FROM {{t}}meta WHERE key = 'source'), '')
+
+-- name: keep_default
+DELETE FROM {{t}}sent_default WHERE ctid = ANY(ARRAY(
+    SELECT s.ctid FROM {{t}}sent_default s
+    WHERE s.sent_at < clock_timestamp() - $1::bigint * interval '1 microsecond' AND (s.deadline IS NULL OR s.deadline < clock_timestamp())
+        AND (NOT $2::boolean OR EXISTS (SELECT FROM {{t}}minute m WHERE m.minute = date_trunc('minute', s.enqueued_at, 'UTC') AND m.state IN ('balanced', 'signed')))
+    LIMIT 10000))
+
+-- name: keep_default_key
+DELETE FROM {{t}}sent_key_default WHERE ctid = ANY(ARRAY(
+    SELECT k.ctid FROM {{t}}sent_key_default k
+    WHERE k.sent_at < clock_timestamp() - $1::bigint * interval '1 microsecond'
+        AND NOT ($2::boolean AND EXISTS (SELECT FROM {{t}}sent s WHERE s.id = k.id))
+    LIMIT 10000))
+
+-- name: keep_default_body
+DELETE FROM {{t}}sent_body_default WHERE ctid = ANY(ARRAY(
+    SELECT b.ctid FROM {{t}}sent_body_default b
+    WHERE b.sent_at < clock_timestamp() - $1::bigint * interval '1 microsecond'
+        AND (NOT $2::boolean OR EXISTS (SELECT FROM {{t}}minute m WHERE m.minute = date_trunc('minute', b.enqueued_at, 'UTC') AND m.state IN ('balanced', 'signed')))
+    LIMIT 10000))
+
+-- name: keep_facts
+DELETE FROM {{t}}fact WHERE ctid = ANY(ARRAY(
+    SELECT f.ctid FROM {{t}}fact f WHERE f.at < clock_timestamp() - $1::bigint * interval '1 microsecond' LIMIT 10000))

@@ -1,0 +1,133 @@
+-- Statements of tracking.
+
+-- name: tracked
+SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('{{p}}sent', '{{p}}book');
+
+-- name: needs
+SELECT CAST(coalesce((SELECT value FROM {{p}}meta WHERE key = 'needs'), '0') AS INTEGER);
+
+-- name: log_sent
+INSERT INTO {{p}}sent (enqueued_at, deadline, id, fate, unheard, type, kind, exchange, routing_key, ordering_key, correlation_id, causation_id, trace_parent, find)
+SELECT enqueued_at, enqueued_at + ?5, id, ?3, may_be_unheard, type, kind, exchange, routing_key, ordering_key, nullif(correlation_id, id), causation_id, trace_parent, ?4
+FROM {{p}}outbox WHERE seq = ?1 AND id = ?2;
+
+-- name: log_sent_held
+INSERT INTO {{p}}sent (enqueued_at, deadline, id, fate, unheard, type, kind, exchange, routing_key, ordering_key, correlation_id, causation_id, trace_parent, find)
+SELECT enqueued_at, enqueued_at + ?5, id, ?3, may_be_unheard, type, kind, exchange, routing_key, ordering_key, nullif(correlation_id, id), causation_id, trace_parent, ?4
+FROM {{p}}held WHERE seq = ?1 AND id = ?2;
+
+-- name: log_body
+INSERT INTO {{p}}sent_body (seq, body, body_bytes, subject, content_type, data_schema, trace_state, headers, occurred_at, expires_at)
+SELECT last_insert_rowid(), body, body_bytes, subject, content_type, data_schema, trace_state, headers, occurred_at, expires_at
+FROM {{p}}outbox WHERE seq = ?1 AND id = ?2;
+
+-- name: log_body_held
+INSERT INTO {{p}}sent_body (seq, body, body_bytes, subject, content_type, data_schema, trace_state, headers, occurred_at, expires_at)
+SELECT last_insert_rowid(), body, body_bytes, subject, content_type, data_schema, trace_state, headers, occurred_at, expires_at
+FROM {{p}}held WHERE seq = ?1 AND id = ?2;
+
+-- name: log_key
+-- A WITHOUT ROWID table leaves last_insert_rowid() alone.
+INSERT INTO {{p}}sent_key (value, seq) VALUES (?, last_insert_rowid()) ON CONFLICT DO NOTHING;
+
+-- name: fact_add
+INSERT INTO {{p}}fact (kind, id, source, grp, attempt, code, detail) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: facts_outbox
+SELECT {{read_head}}, '', 0, '', NULL, enqueued_at FROM {{p}}outbox
+WHERE id IN (SELECT value FROM json_each(?1)) OR correlation_id IN (SELECT value FROM json_each(?2)) OR ordering_key IN (SELECT value FROM json_each(?3))
+    OR EXISTS (SELECT 1 FROM json_each(?4) k WHERE instr(json_extract(headers, '$."outlast-find"'), k.value))
+LIMIT ?5;
+
+-- name: facts_held
+SELECT {{read_head}}, reason, attempts, coalesce(error, ''), next_at, held_at FROM {{p}}held
+WHERE id IN (SELECT value FROM json_each(?1)) OR correlation_id IN (SELECT value FROM json_each(?2)) OR ordering_key IN (SELECT value FROM json_each(?3))
+    OR EXISTS (SELECT 1 FROM json_each(?4) k WHERE instr(json_extract(headers, '$."outlast-find"'), k.value))
+LIMIT ?5;
+
+-- name: facts_sent
+SELECT sent_at, enqueued_at, deadline, id, fate, type, kind, coalesce(routing_key, ''), coalesce(ordering_key, ''), coalesce(correlation_id, id),
+    coalesce(causation_id, ''), coalesce(trace_parent, ''), find
+FROM {{p}}sent
+WHERE seq IN (
+    SELECT seq FROM {{p}}sent WHERE id IN (SELECT value FROM json_each(?1))
+    UNION SELECT seq FROM {{p}}sent WHERE correlation_id IS NOT NULL AND correlation_id IN (SELECT value FROM json_each(?2))
+    UNION SELECT seq FROM {{p}}sent WHERE ordering_key IS NOT NULL AND ordering_key IN (SELECT value FROM json_each(?3))
+    UNION SELECT seq FROM {{p}}sent_key WHERE value IN (SELECT value FROM json_each(?3)))
+ORDER BY seq DESC LIMIT ?4;
+
+-- name: facts_retry
+SELECT grp, source, id, envelope, reason, coalesce(error, ''), attempts, replays, next_at, last_at FROM {{p}}retry
+WHERE id IN (SELECT value FROM json_each(?1)) OR json_extract(envelope, '$.correlation_id') IN (SELECT value FROM json_each(?2))
+    OR ordering_key IN (SELECT value FROM json_each(?3))
+    OR EXISTS (SELECT 1 FROM json_each(envelope, '$.find') f WHERE f.value IN (SELECT value FROM json_each(?3)))
+LIMIT ?4;
+
+-- name: facts_dead
+SELECT grp, source, id, envelope, reason, coalesce(error, ''), attempts, replays, NULL, last_at FROM {{p}}dead
+WHERE id IN (SELECT value FROM json_each(?1)) OR json_extract(envelope, '$.correlation_id') IN (SELECT value FROM json_each(?2))
+    OR ordering_key IN (SELECT value FROM json_each(?3))
+    OR EXISTS (SELECT 1 FROM json_each(envelope, '$.find') f WHERE f.value IN (SELECT value FROM json_each(?3)))
+LIMIT ?4;
+
+-- name: facts_inbox
+-- There are few pairs of group and source: the primary key is walked from one to the next.
+WITH RECURSIVE p (grp, source) AS (
+    SELECT * FROM (SELECT grp, source FROM {{p}}inbox ORDER BY grp, source LIMIT 1)
+    UNION ALL
+    SELECT n.grp, n.source FROM p JOIN {{p}}inbox n ON (n.grp, n.source, n.id) = (
+        SELECT i.grp, i.source, i.id FROM {{p}}inbox i WHERE (i.grp, i.source) > (p.grp, p.source) ORDER BY i.grp, i.source, i.id LIMIT 1)
+)
+SELECT i.grp, i.source, i.id, i.state, i.at
+FROM p CROSS JOIN json_each(?1) x JOIN {{p}}inbox i ON i.grp = p.grp AND i.source = p.source AND i.id = x.value LIMIT ?2;
+
+-- name: facts_kept
+SELECT kind, id, coalesce(source, ''), coalesce(grp, ''), at, coalesce(attempt, 0), coalesce(code, ''), coalesce(detail, '')
+FROM {{p}}fact WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY seq LIMIT ?2;
+
+-- name: failures
+SELECT coalesce(fingerprint, ''), grp, type, reason, coalesce(error, ''), count(*), min(first_at), max(last_at)
+FROM {{p}}dead WHERE ?1 = '' OR grp = ?1
+GROUP BY 1, 2, 3 HAVING ?2 IS NULL OR max(last_at) < ?2 ORDER BY max(last_at) DESC LIMIT ?3;
+
+-- name: hear
+INSERT INTO {{p}}hearer (grp, type) VALUES (?1, ?2)
+ON CONFLICT (grp, type) DO UPDATE SET since = {{now}}, until = NULL WHERE until IS NOT NULL;
+
+-- name: unhear
+UPDATE {{p}}hearer SET until = {{now}} WHERE grp = ? AND type = ? AND until IS NULL;
+
+-- name: hearers
+SELECT grp, type, since, until FROM {{p}}hearer ORDER BY grp, type;
+
+-- name: log_bytes
+-- What the sent log takes, by a mean of its newest rows: SQLite counts no pages of a table cheaply.
+SELECT count(*), coalesce(max(seq) - min(seq) + 1, 0) FROM (SELECT min(seq) AS seq FROM {{p}}sent UNION ALL SELECT max(seq) FROM {{p}}sent) WHERE seq IS NOT NULL;
+
+-- name: keep_body
+DELETE FROM {{p}}sent_body WHERE seq IN (
+    SELECT b.seq FROM {{p}}sent_body b JOIN {{p}}sent s ON s.seq = b.seq
+    WHERE s.sent_at < {{now}} - ?1
+        AND (?2 = 0 OR EXISTS (SELECT 1 FROM {{p}}minute m WHERE m.minute = s.enqueued_at - s.enqueued_at % 60000000 AND m.state IN ('balanced', 'signed')))
+    ORDER BY b.seq LIMIT ?3);
+
+-- name: keep_old
+SELECT s.seq FROM {{p}}sent s
+WHERE s.sent_at < {{now}} - ?1 AND (s.deadline IS NULL OR s.deadline < {{now}})
+    AND (?2 = 0 OR EXISTS (SELECT 1 FROM {{p}}minute m WHERE m.minute = s.enqueued_at - s.enqueued_at % 60000000 AND m.state IN ('balanced', 'signed')))
+ORDER BY s.seq LIMIT ?3;
+
+-- name: keep_due
+SELECT count(*) FROM (SELECT 1 FROM {{p}}sent WHERE sent_at < {{now}} - ? LIMIT 1000);
+
+-- name: drop_body
+DELETE FROM {{p}}sent_body WHERE seq IN (SELECT value FROM json_each(?));
+
+-- name: drop_key
+DELETE FROM {{p}}sent_key WHERE (value, seq) IN (SELECT k.value, k.seq FROM json_each(?) x JOIN {{p}}sent_key k ON k.seq = x.value);
+
+-- name: drop_sent
+DELETE FROM {{p}}sent WHERE seq IN (SELECT value FROM json_each(?));
+
+-- name: keep_facts
+DELETE FROM {{p}}fact WHERE seq IN (SELECT seq FROM {{p}}fact WHERE at < {{now}} - ? ORDER BY seq LIMIT ?);
