@@ -79,12 +79,23 @@ func (r *consumerRun) prepare() error {
 			err = r.beat(r.stop)
 		}
 		r.c.noteStore(partBeat, err)
+		if err == nil {
+			r.hear()
+		}
 		if err == nil || !Retryable(err) {
 			return err
 		}
 		if !sleep(r.stop, jitter(doubling(holdFirst, holdLongest, n)), nil) {
 			return r.stop.Err()
 		}
+	}
+}
+
+// hear tells the books of the senders what this group hears. It is not worth waiting
+// for: what was recorded before stays.
+func (r *consumerRun) hear() {
+	if err := r.c.conf.Store.Journal().Hear(r.stop, r.c.conf.Group, r.c.types); err != nil && r.stop.Err() == nil {
+		r.c.log.Warn("record what the group hears, for the books", "error", err)
 	}
 }
 

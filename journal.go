@@ -28,6 +28,11 @@ type JournalStore interface {
 	Unhear(ctx context.Context, group, typ string, by Action) error
 	// Hearers returns the records of this database.
 	Hearers(ctx context.Context) ([]Hearer, error)
+	// Seen calls yield with the id of everything that the inbox of group has of source's
+	// messages enqueued in the minute: handled, waiting and dead.
+	Seen(ctx context.Context, group, source string, minute time.Time, yield func(id string) error) error
+	// Known returns those of the ids that the inbox of group has of source's messages.
+	Known(ctx context.Context, group, source string, ids []string) ([]string, error)
 	// Keep makes room ahead and drops what may be dropped, with bounded work.
 	Keep(ctx context.Context, r Retention) (Kept, error)
 }
@@ -110,10 +115,13 @@ func (q FactQuery) Limited() int {
 	return min(q.Limit, 10_000)
 }
 
-// FactPage is the answer to a FactQuery. More says that a limit cut it off.
+// FactPage is the answer to a FactQuery. More says that a limit cut it off. Service is
+// the owner of the outbox in this database, Tracked whether it has a sent log.
 type FactPage struct {
-	Facts []Fact `json:"facts"`
-	More  bool   `json:"more,omitempty"`
+	Service string `json:"service,omitempty"`
+	Tracked bool   `json:"tracked"`
+	Facts   []Fact `json:"facts"`
+	More    bool   `json:"more,omitempty"`
 }
 
 // FailureQuery selects groups of failures. Limit: default 100, range 1 to 1,000.
@@ -145,11 +153,11 @@ type Hearer struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
-// Retention is how long the sent log keeps what. What the books have not balanced,
-// and nobody signed off, is not dropped, unless Books is false: nobody keeps books
-// of this outbox then, and age and bytes decide alone.
+// Retention is how long the sent log keeps what. What the books have not balanced, and
+// nobody signed off, is not dropped. Where nobody has ever kept books of this outbox
+// (package journey does), age and bytes decide alone.
 type Retention struct {
-	// Books says that the books of this outbox are kept: see package journey.
+	// Books says that books are kept, also before the first minute was looked at.
 	Books bool
 	// BodyAge is how long bodies stay at least after they were sent. Default: one hour.
 	BodyAge time.Duration

@@ -64,6 +64,8 @@ type RelayConfig struct {
 	// NoTracking leaves out the sent log: what has been sent is then known to the
 	// broker and to its receivers alone, and there are no books. See docs/journey.md.
 	NoTracking bool
+	// SentLog is how long the sent log keeps what. Zero fields are the defaults.
+	SentLog Retention
 	// Grace is how long Run goes on, after its context ended, to hear the confirms of
 	// what it has sent. Range 0 to 5min; default 5s; NoGrace for none.
 	Grace time.Duration
@@ -148,6 +150,15 @@ func (c *RelayConfig) validate() error {
 	inRange(&bad, "RelayConfig.Buffer", c.Buffer, c.InFlight, 262144)
 	inRange(&bad, "RelayConfig.ConfirmDeadline", c.ConfirmDeadline, time.Second, 5*time.Minute)
 	inRange(&bad, "RelayConfig.Lanes", c.Lanes, 1, 64)
+	if age := c.SentLog.Age; age != 0 {
+		inRange(&bad, "RelayConfig.SentLog.Age", age, time.Hour, 10*MaxDelay)
+	}
+	if age := c.SentLog.BodyAge; age != 0 {
+		inRange(&bad, "RelayConfig.SentLog.BodyAge", age, time.Minute, 10*MaxDelay)
+	}
+	if n := c.SentLog.Bytes; n != 0 {
+		inRange(&bad, "RelayConfig.SentLog.Bytes", n, 1<<20, 1<<50)
+	}
 	inRange(&bad, "RelayConfig.Grace", c.Grace, 0, 5*time.Minute)
 	return bad.err("new relay", "")
 }
@@ -230,6 +241,30 @@ func (r *Relay) keepSettledBefore(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(every):
+		}
+	}
+}
+
+// keepEvery is the time between two looks at the sent log.
+const keepEvery = 10 * time.Minute
+
+// keepSentLog makes room in the sent log and drops what is old. A relay that has just
+// begun looks soon: the one before it may have been gone for long.
+func (r *Relay) keepSentLog(ctx context.Context) {
+	if r.conf.NoTracking {
+		return
+	}
+	for wait := 5 * time.Second; sleep(ctx, wait/2+jitter(wait), nil); wait = keepEvery {
+		kept, err := r.conf.Store.Journal().Keep(ctx, r.conf.SentLog)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			r.conf.Logger.Warn("keep the sent log: trying again later", "error", err)
+		case kept.Due > 0:
+			r.conf.Logger.Warn("the sent log is past its age or its bytes, and waits for its books", "parts", kept.Due, "bytes", kept.Bytes)
+		case kept.Dropped > 0:
+			r.conf.Logger.Info("dropped old parts of the sent log", "parts", kept.Dropped, "bytes", kept.Bytes)
 		}
 	}
 }

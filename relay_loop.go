@@ -67,6 +67,7 @@ func (r *relayRun) run(ctx context.Context, endJobs context.CancelFunc) {
 		}
 	})
 	beside.Go(func() { r.keepSettledBefore(r.jobCtx) })
+	beside.Go(func() { r.keepSentLog(r.jobCtx) })
 	r.loop(ctx)
 	endJobs()
 	beside.Wait()

@@ -32,6 +32,7 @@ type Store interface {
 	Inbox() InboxStore
 	Operator() OperatorStore
 	Journal() JournalStore
+	Books() BookStore
 	Migrations() Migrator
 }
 

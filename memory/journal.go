@@ -60,6 +60,7 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	page.Service, page.Tracked = s.source, s.version >= tracked
 	limit := q.Limited()
 	count := map[string]int{}
 	add := func(place string, facts ...outlast.Fact) {
@@ -252,6 +253,7 @@ func (j journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r = r.Filled()
+	r.Books = r.Books || len(s.books) > 0
 	now := time.Now()
 	for _, x := range s.sent {
 		kept.Bytes += int64(len(x.msg.Body))
@@ -279,6 +281,3 @@ func (j journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 }
 
 func minuteOf(t time.Time) time.Time { return t.UTC().Truncate(time.Minute) }
-
-// closed reports whether the books of a minute are done; it is called with mu held.
-func (s *Store) closed(minute time.Time) bool { return false }

@@ -42,6 +42,7 @@ type Store struct {
 	sent    []*sent
 	facts   []outlast.Fact
 	hearers map[hearerKey]outlast.Hearer
+	books   map[int64]*book // by minute, in Unix microseconds
 	values  map[string]*value
 }
 
@@ -78,7 +79,7 @@ func (s *Store) clear() {
 }
 
 func (s *Store) clearJournal() {
-	s.sent, s.facts, s.hearers = nil, nil, map[hearerKey]outlast.Hearer{}
+	s.sent, s.facts, s.hearers, s.books = nil, nil, map[hearerKey]outlast.Hearer{}, map[int64]*book{}
 }
 
 // Engine is "memory".
@@ -96,6 +97,7 @@ func (s *Store) Relay() outlast.RelayStore       { return relay{s} }
 func (s *Store) Inbox() outlast.InboxStore       { return inbox{s} }
 func (s *Store) Operator() outlast.OperatorStore { return operator{s} }
 func (s *Store) Journal() outlast.JournalStore   { return journal{s} }
+func (s *Store) Books() outlast.BookStore        { return books{s} }
 func (s *Store) Migrations() outlast.Migrator    { return migrator{s} }
 
 // Value returns what committed transactions have put under key, or nil.

@@ -50,6 +50,7 @@ func (s recordingStore) Relay() outlast.RelayStore       { return nil }
 func (s recordingStore) Inbox() outlast.InboxStore       { return nil }
 func (s recordingStore) Operator() outlast.OperatorStore { return nil }
 func (s recordingStore) Journal() outlast.JournalStore   { return nil }
+func (s recordingStore) Books() outlast.BookStore        { return nil }
 func (s recordingStore) Migrations() outlast.Migrator    { return nil }
 
 type recorder struct{ rec *Outbox }

@@ -43,7 +43,7 @@ func Store(t *testing.T, open func(t *testing.T) StoreUnderTest) {
 	t.Helper()
 	for _, list := range [][]storeTest{
 		outboxTests, pickTests, leaseTests, settleTests, heldTests, settledBeforeTests,
-		inboxTests, retryTests, upkeepTests, operatorTests, deadTests, journalTests, migrationTests,
+		inboxTests, retryTests, upkeepTests, operatorTests, deadTests, journalTests, bookTests, migrationTests,
 	} {
 		for _, c := range list {
 			t.Run(c.name, func(t *testing.T) {

@@ -110,6 +110,7 @@ func (s journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 		}
 		r := factReader{ctx: ctx, s: s.store, tx: tx, page: &page, limit: limit}
 		r.err = tx.QueryRow(ctx, s.sql.Get("source_or_none")).Scan(&r.source) // empty before the first relay
+		page.Service, page.Tracked = r.source, missing == nil
 		r.read("facts_outbox", r.scanRow(outlast.FactCommitted), ids, flows, keys, limit+1, likes)
 		r.read("facts_held", r.scanRow(outlast.FactHeld), ids, flows, keys, limit+1, likes)
 		r.read("facts_retry", r.scanReceived(outlast.FactWaiting), texts, flows, keys, limit+1)

@@ -37,6 +37,11 @@ func (s journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 		if _, err := c.Exec(ctx, s.sql.Get("keep_ahead")); err != nil {
 			return err
 		}
+		if !r.Books {
+			if err := c.QueryRow(ctx, s.sql.Get("keep_books")).Scan(&r.Books); err != nil {
+				return err
+			}
+		}
 		rows, err := c.Query(ctx, s.sql.Get("parts"))
 		parts, err := collect(func(row pgx.CollectableRow, p *part) error {
 			return row.Scan(&p.parent, &p.name, &p.from, &p.bytes, &p.now)

@@ -219,25 +219,7 @@ func (s relay) SettledBefore(ctx context.Context) (time.Time, error) {
 	defer clock.mu.Unlock()
 	var oldest *time.Time
 	err := s.conn(ctx, "look for unsettled rows", false, func(c *pgx.Conn) error {
-		var text string
-		if err := c.QueryRow(ctx, s.sql.Get("settled_look")).Scan(&text, &oldest); err != nil {
-			return err
-		}
-		xmin, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			return err
-		}
-		if clock.xid != 0 && xmin >= clock.xid {
-			clock.confirmed, clock.xid = clock.candidate, 0
-		}
-		if clock.xid != 0 {
-			return nil
-		}
-		if err := c.QueryRow(ctx, s.sql.Get("settled_draw")).Scan(&clock.candidate, &text); err != nil {
-			return err
-		}
-		clock.xid, err = strconv.ParseUint(text, 10, 64)
-		return err
+		return clock.look(ctx, c, s.sql.Get("settled_look"), s.sql.Get("settled_draw"), &oldest)
 	})
 	if err != nil || clock.confirmed.IsZero() {
 		return time.Time{}, err
@@ -247,4 +229,27 @@ func (s relay) SettledBefore(ctx context.Context) (time.Time, error) {
 		t = *oldest
 	}
 	return t.UTC().Add(-s.conf.margin), nil
+}
+
+// look confirms the candidate when it can, and draws another one when there is none.
+func (clock *settledClock) look(ctx context.Context, c *pgx.Conn, look, draw string, oldest **time.Time) error {
+	var text string
+	if err := c.QueryRow(ctx, look).Scan(&text, oldest); err != nil {
+		return err
+	}
+	xmin, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return err
+	}
+	if clock.xid != 0 && xmin >= clock.xid {
+		clock.confirmed, clock.xid = clock.candidate, 0
+	}
+	if clock.xid != 0 {
+		return nil
+	}
+	if err := c.QueryRow(ctx, draw).Scan(&clock.candidate, &text); err != nil {
+		return err
+	}
+	clock.xid, err = strconv.ParseUint(text, 10, 64)
+	return err
 }

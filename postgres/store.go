@@ -130,6 +130,7 @@ func (s *store) Relay() outlast.RelayStore       { return relay{s} }
 func (s *store) Inbox() outlast.InboxStore       { return inbox{s} }
 func (s *store) Operator() outlast.OperatorStore { return operator{s} }
 func (s *store) Journal() outlast.JournalStore   { return journal{s} }
+func (s *store) Books() outlast.BookStore        { return books{s} }
 func (s *store) Migrations() outlast.Migrator    { return migrator{s} }
 
 // facts are truths about the database, whoever found them out.

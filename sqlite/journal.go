@@ -109,6 +109,7 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 	if err != nil {
 		return page, mapped(op, err)
 	}
+	page.Service, page.Tracked = r.source, there
 	ids := jsonList(append(append([]string{}, q.IDs...), q.Flows...)) // a flow is named by the message that began it
 	flows, keys := jsonList(q.Flows), jsonList(q.Keys)
 	quoted := make([]string, len(q.Keys))
@@ -354,9 +355,11 @@ func (j journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 }
 
 func (j journal) keep(ctx context.Context, w *writeTx, r outlast.Retention, age time.Duration, kept *outlast.Kept) error {
-	books := 0
-	if r.Books {
-		books = 1
+	books := 1
+	if !r.Books {
+		if err := w.tx.QueryRowContext(ctx, j.s.sql.Get("keep_books")).Scan(&books); err != nil {
+			return err
+		}
 	}
 	if err := w.exec(ctx, j.s.sql.Get("keep_body"), r.BodyAge.Microseconds(), books, keepRows); err != nil {
 		return err

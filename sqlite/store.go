@@ -107,6 +107,7 @@ func (s *store) Relay() outlast.RelayStore       { return relay{s} }
 func (s *store) Inbox() outlast.InboxStore       { return inbox{s} }
 func (s *store) Operator() outlast.OperatorStore { return operator{s} }
 func (s *store) Journal() outlast.JournalStore   { return journal{s} }
+func (s *store) Books() outlast.BookStore        { return books{s} }
 func (s *store) Migrations() outlast.Migrator    { return migrator{s} }
 
 // Statements returns the named statements, so that a test can prepare each, and a

@@ -185,6 +185,7 @@ func TestTablesOfAnotherVersion(t *testing.T) {
 		"newer": {func(w *rig.World) {
 			w.Run("migrate", "up")
 			w.Exec("INSERT INTO outlast_migrations (version) VALUES (9999)")
+			w.Exec("INSERT INTO outlast_meta (key, value) VALUES ('needs', '9999')")
 		}, []string{"relay"}, []string{"version 9999", "needs version"}, "newer build"},
 	} {
 		t.Run(name, func(t *testing.T) {

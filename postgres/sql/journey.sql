@@ -172,3 +172,98 @@ DELETE FROM {{t}}sent_body_default WHERE ctid = ANY(ARRAY(
 -- name: keep_facts
 DELETE FROM {{t}}fact WHERE ctid = ANY(ARRAY(
     SELECT f.ctid FROM {{t}}fact f WHERE f.at < clock_timestamp() - $1::bigint * interval '1 microsecond' LIMIT 10000))
+
+-- name: closed_look
+-- As settled_look, without the held: the books keep the minutes of those open.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text,
+    (SELECT min(x.enqueued_at) FROM (
+        SELECT g AS slot, coalesce((SELECT s.low_seq FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = g), 0) AS low
+        FROM generate_series(0, 255) g OFFSET 0
+    ) w CROSS JOIN LATERAL (
+        SELECT p.enqueued_at FROM {{t}}outbox p WHERE p.slot = w.slot::smallint AND p.seq > w.low ORDER BY p.seq LIMIT 1
+    ) x)
+
+-- name: books_due
+-- Minutes follow each other, so that only those behind the last one are new; earlier
+-- ones that are not closed have a row, or held messages.
+WITH last AS MATERIALIZED (
+    SELECT coalesce(max(minute) + interval '1 minute', '-infinity') AS at FROM {{t}}minute
+), held AS MATERIALIZED (
+    SELECT date_trunc('minute', enqueued_at, 'UTC') AS minute, count(*)::int AS n FROM {{t}}held
+    WHERE reason <> 'due' AND enqueued_at < $1::timestamptz GROUP BY 1
+)
+SELECT x.minute, coalesce((SELECT h.n FROM held h WHERE h.minute = x.minute), 0)
+FROM (
+    SELECT m.minute FROM {{t}}minute m WHERE m.state IN ('open', 'unbalanced') AND m.minute < $1::timestamptz
+    UNION
+    SELECT DISTINCT date_trunc('minute', s.enqueued_at, 'UTC') FROM {{t}}sent s
+    WHERE s.enqueued_at >= (SELECT at FROM last) AND s.enqueued_at < $1::timestamptz
+    UNION
+    SELECT h.minute FROM held h WHERE NOT EXISTS (SELECT FROM {{t}}minute m WHERE m.minute = h.minute AND m.state IN ('balanced', 'signed'))
+) x ORDER BY 1 LIMIT $2::int
+
+-- name: books_sent
+SELECT s.id::text, s.type, s.fate FROM {{t}}sent s
+WHERE s.enqueued_at >= $1::timestamptz AND s.enqueued_at < $1::timestamptz + interval '1 minute'
+
+-- name: books_seen
+SELECT i.id FROM {{t}}inbox i
+WHERE i.grp = $1::text AND i.source = $2::text AND i.enqueued_at >= $3::timestamptz AND i.enqueued_at < $3::timestamptz + interval '1 minute'
+    AND i.state = 'handled'
+UNION ALL
+SELECT i.id FROM {{t}}inbox i
+WHERE i.grp = $1::text AND i.source = $2::text AND i.enqueued_at >= $3::timestamptz AND i.enqueued_at < $3::timestamptz + interval '1 minute'
+    AND i.state <> 'handled'
+
+-- name: books_known
+SELECT i.id FROM unnest($3::text[]) AS x(id) CROSS JOIN LATERAL (
+    SELECT i.id FROM {{t}}inbox i WHERE i.grp = $1::text AND i.source = $2::text AND i.id = x.id LIMIT 1
+) i
+
+-- name: books_minute
+INSERT INTO {{t}}minute (minute, state, sent) VALUES ($1::timestamptz, $2::text, $3::bigint)
+ON CONFLICT (minute) DO UPDATE SET state = EXCLUDED.state, sent = EXCLUDED.sent, at = clock_timestamp()
+WHERE {{p}}minute.state <> 'signed'
+RETURNING minute
+
+-- name: books_clear
+DELETE FROM {{t}}book WHERE minute = $1::timestamptz
+
+-- name: books_line
+INSERT INTO {{t}}book (minute, type, grp, sent, received, missing, more)
+VALUES ($1::timestamptz, $2::text, $3::text, $4::bigint, $5::bigint, $6::text::jsonb, $7::boolean)
+
+-- name: books_minutes
+SELECT minute, state, sent, at, coalesce(who, ''), coalesce(reason, '') FROM {{t}}minute
+WHERE ($1::text = '' OR state = $1::text) AND ($2::timestamptz IS NULL OR minute < $2::timestamptz)
+ORDER BY minute DESC LIMIT $3::int
+
+-- name: books_lines
+SELECT type, grp, sent, coalesce(received, -1), missing::text, more FROM {{t}}book WHERE minute = $1::timestamptz ORDER BY type, grp
+
+-- name: books_sign
+UPDATE {{t}}minute SET state = 'signed', at = clock_timestamp(), who = $2::text, reason = nullif($3::text, '')
+WHERE minute = ANY($1::timestamptz[]) AND state IN ('open', 'unbalanced')
+
+-- name: books_resend
+-- The newest sending of each id. What has its body is enqueued as new.
+WITH x AS MATERIALIZED (
+    SELECT DISTINCT ON (s.id) s.* FROM {{t}}sent s WHERE s.id = ANY($1::text[]::uuid[]) ORDER BY s.id, s.sent_at DESC
+), f AS MATERIALIZED (
+    SELECT x.*, b.body, b.body_bytes, b.subject, b.content_type, b.data_schema, b.trace_state, b.headers, b.occurred_at, b.expires_at,
+        CASE WHEN x.enqueued_at < clock_timestamp() - $2::bigint * interval '1 microsecond' THEN 'old'
+            WHEN b.id IS NULL THEN 'bodiless' ELSE 'sent' END AS what
+    FROM x LEFT JOIN LATERAL (
+        SELECT * FROM {{t}}sent_body b WHERE b.sent_at = x.sent_at AND b.id = x.id LIMIT 1
+    ) b ON true
+), i AS (
+    INSERT INTO {{t}}outbox (id, type, kind, body, body_bytes, ordering_key, subject, content_type, data_schema, correlation_id, causation_id,
+        trace_parent, trace_state, headers, exchange, routing_key, may_be_unheard, occurred_at, expires_at)
+    SELECT id, type, coalesce(kind, 'event'), body, body_bytes, ordering_key, subject, content_type, data_schema, coalesce(correlation_id, id::text), causation_id,
+        trace_parent, trace_state, headers, exchange, routing_key, unheard, coalesce(occurred_at, enqueued_at), expires_at
+    FROM f WHERE what = 'sent' ORDER BY sent_at
+)
+SELECT id::text, what FROM f
+
+-- name: keep_books
+SELECT EXISTS (SELECT FROM {{t}}minute)

@@ -131,3 +131,66 @@ DELETE FROM {{p}}sent WHERE seq IN (SELECT value FROM json_each(?));
 
 -- name: keep_facts
 DELETE FROM {{p}}fact WHERE seq IN (SELECT seq FROM {{p}}fact WHERE at < {{now}} - ? ORDER BY seq LIMIT ?);
+
+-- name: closed
+-- Read while no other writer can be at work, so that what is not there cannot come.
+SELECT min({{now}}, coalesce((SELECT min(enqueued_at) FROM {{p}}outbox), {{now}}));
+
+-- name: books_due
+-- Minutes follow each other, so that only those behind the last one are new; earlier
+-- ones that are not closed have a row, or held messages.
+SELECT x.minute, (SELECT count(*) FROM {{p}}held h WHERE h.reason <> 'due' AND h.enqueued_at >= x.minute AND h.enqueued_at < x.minute + 60000000)
+FROM (
+    SELECT m.minute FROM {{p}}minute m WHERE m.state IN ('open', 'unbalanced') AND m.minute < ?1
+    UNION
+    SELECT s.enqueued_at - s.enqueued_at % 60000000 FROM {{p}}sent s
+    WHERE s.enqueued_at >= (SELECT coalesce(max(minute) + 60000000, 0) FROM {{p}}minute) AND s.enqueued_at < ?1
+    UNION
+    SELECT h.enqueued_at - h.enqueued_at % 60000000 FROM {{p}}held h
+    WHERE h.reason <> 'due' AND h.enqueued_at < ?1
+        AND NOT EXISTS (SELECT 1 FROM {{p}}minute m WHERE m.minute = h.enqueued_at - h.enqueued_at % 60000000 AND m.state IN ('balanced', 'signed'))
+) x ORDER BY 1 LIMIT ?2;
+
+-- name: books_sent
+SELECT id, type, fate FROM {{p}}sent WHERE enqueued_at >= ?1 AND enqueued_at < ?1 + 60000000;
+
+-- name: books_seen
+SELECT id FROM {{p}}inbox WHERE grp = ?1 AND source = ?2 AND enqueued_at >= ?3 AND enqueued_at < ?3 + 60000000;
+
+-- name: books_known
+SELECT i.id FROM json_each(?3) x JOIN {{p}}inbox i ON i.grp = ?1 AND i.source = ?2 AND i.id = x.value;
+
+-- name: books_minute
+INSERT INTO {{p}}minute (minute, state, sent) VALUES (?1, ?2, ?3)
+ON CONFLICT (minute) DO UPDATE SET state = excluded.state, sent = excluded.sent, at = {{now}} WHERE state <> 'signed';
+
+-- name: books_clear
+DELETE FROM {{p}}book WHERE minute = ?;
+
+-- name: books_line
+INSERT INTO {{p}}book (minute, type, grp, sent, received, missing, more) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: books_minutes
+SELECT minute, state, sent, at, coalesce(who, ''), coalesce(reason, '') FROM {{p}}minute
+WHERE (?1 = '' OR state = ?1) AND (?2 IS NULL OR minute < ?2) ORDER BY minute DESC LIMIT ?3;
+
+-- name: books_lines
+SELECT type, grp, sent, coalesce(received, -1), missing, more FROM {{p}}book WHERE minute = ? ORDER BY type, grp;
+
+-- name: books_sign
+UPDATE {{p}}minute SET state = 'signed', at = {{now}}, who = ?2, reason = ?3 WHERE minute = ?1 AND state IN ('open', 'unbalanced');
+
+-- name: resend_look
+-- The newest sending of an id, and whether it may be sent again.
+SELECT s.seq, CASE WHEN s.enqueued_at < {{now}} - ?2 THEN 'old' WHEN b.seq IS NULL THEN 'bodiless' ELSE 'sent' END
+FROM {{p}}sent s LEFT JOIN {{p}}sent_body b ON b.seq = s.seq WHERE s.id = ?1 ORDER BY s.seq DESC LIMIT 1;
+
+-- name: resend
+INSERT INTO {{p}}outbox (id, type, kind, body, body_bytes, ordering_key, subject, content_type, data_schema, correlation_id, causation_id,
+    trace_parent, trace_state, headers, exchange, routing_key, may_be_unheard, occurred_at, expires_at)
+SELECT s.id, s.type, s.kind, b.body, b.body_bytes, s.ordering_key, b.subject, b.content_type, b.data_schema, coalesce(s.correlation_id, s.id), s.causation_id,
+    s.trace_parent, b.trace_state, b.headers, s.exchange, s.routing_key, s.unheard, coalesce(b.occurred_at, s.enqueued_at), b.expires_at
+FROM {{p}}sent s JOIN {{p}}sent_body b ON b.seq = s.seq WHERE s.seq = ?;
+
+-- name: keep_books
+SELECT EXISTS (SELECT 1 FROM {{p}}minute);
