@@ -86,10 +86,12 @@ func (p *program) openPostgres(ctx context.Context, a address) (*database, error
 	return d, nil
 }
 
-func (p *program) postgresStore(db *sql.DB) outlast.Store {
+func (p *program) postgresStore(db *sql.DB) outlast.Store { return p.postgresStoreIn(db, p.schema) }
+
+func (p *program) postgresStoreIn(db *sql.DB, schema string) outlast.Store {
 	var opts []postgres.Option
-	if p.schema != "" {
-		opts = append(opts, postgres.Schema(p.schema))
+	if schema != "" {
+		opts = append(opts, postgres.Schema(schema))
 	}
 	if p.prefix != "" {
 		opts = append(opts, postgres.Prefix(p.prefix))

@@ -157,6 +157,7 @@ func (p *program) examineDatabase(ctx context.Context, d *diagnosis, warn thresh
 		return nil
 	}
 	d.add("tables", outlast.FindingOK, "", "", "%s: version %d, and this role may work on them", db.at, version)
+	examineTracking(ctx, db, d)
 	if err := db.examine(ctx, d); err != nil {
 		d.addError("database settings", err)
 	}
@@ -173,6 +174,21 @@ func (p *program) examineDatabase(ctx context.Context, d *diagnosis, warn thresh
 	}
 	d.examineStatus(s, warn, bytes)
 	return nil
+}
+
+// examineTracking says what is missing for the sent log and the books. Messages flow
+// without them.
+func examineTracking(ctx context.Context, db *database, d *diagnosis) {
+	switch err := db.Journal().Tracking(ctx); outlast.CodeOf(err) {
+	case "":
+		d.add("tracking", outlast.FindingOK, "", "", "what is sent goes into the sent log")
+	case outlast.CodeSchema, outlast.CodeDenied:
+		var e *outlast.Error
+		errors.As(err, &e)
+		d.add("tracking", outlast.FindingWarn, "", e.Hint, "nothing is tracked: %s", e.Err)
+	default:
+		d.addError("tracking", err)
+	}
 }
 
 // clockTolerance is the skew that only makes shown ages wrong. Nothing of Outlast

@@ -72,6 +72,7 @@ signal ends it at once, which costs duplicates that the receivers' inboxes drop.
 	fl.DurationVar(&f.conf.ConfirmDeadline, "confirm-deadline", 10*time.Second, "wait for a confirm, 1s to 5m")
 	fl.IntVar(&f.conf.Lanes, "lanes", 4, "channels to the broker in normal use, 1 to 64")
 	fl.DurationVar(&f.conf.Grace, "grace", 5*time.Second, "wait for confirms at the end, 0 to 5m")
+	fl.BoolVar(&f.conf.NoTracking, "no-tracking", false, "keep no sent log: outlast find and the books then know nothing of what was sent")
 	f.warn.flags(cmd)
 	return cmd
 }

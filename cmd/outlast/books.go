@@ -1,0 +1,367 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/journey"
+	"github.com/spf13/cobra"
+)
+
+func (p *program) booksCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "books",
+		Short: "Whether every group has seen what was sent, minute by minute, and which ids are missing",
+		Long: `The books compare what a service has sent with what the groups that hear it have seen,
+for every minute in which messages were enqueued. The service's database is that of
+--database; the databases of those who receive are named with --in.`,
+	}
+	cmd.AddCommand(p.booksCloseCommand(), p.booksListCommand(), p.booksShowCommand(), p.booksResendCommand(), p.booksSignOffCommand(),
+		p.booksHearersCommand(), p.booksUnhearCommand())
+	return asGroup(cmd)
+}
+
+func (p *program) booksCloseCommand() *cobra.Command {
+	var f placeFlags
+	var grace, every time.Duration
+	cmd := &cobra.Command{
+		Use:   "close",
+		Short: "Balance every minute that is over, and name what is missing",
+		Long: `Close looks at every minute that is over and not yet balanced or signed off, asks the
+databases of the receivers what they have seen, and writes down how it stands. With
+--every it goes on until it is ended, and keeps the sent log: run one for each outbox.
+
+Exit code 1: a minute is unbalanced, or a database could not be asked.`,
+		Example: `  outlast books close --database env:ORDERS_DB --in env:BILLING_DB --in env:STOCK_DB
+  outlast books close --every 1m --in env:BILLING_DB`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if every != 0 && every < time.Second || grace <= 0 {
+				return usage(cmd.CommandPath(), "--every and --grace", "at least 1s, and positive", every.String()+" and "+grace.String(), "")
+			}
+			return p.withBooks(cmd.Context(), &f, func(ctx context.Context, b *journey.Books) error {
+				b.Grace = grace
+				if every > 0 {
+					return b.Run(ctx, every, outlast.Retention{}, p.reportClosing)
+				}
+				closing, err := b.Close(ctx)
+				if err != nil {
+					return err
+				}
+				p.reportClosing(closing, outlast.Kept{}, nil)
+				return closingFailed(cmd.CommandPath(), closing)
+			})
+		},
+	}
+	f.flags(cmd)
+	cmd.Flags().DurationVar(&grace, "grace", 5*time.Minute, "how long after its minute a message counts as on its way")
+	cmd.Flags().DurationVar(&every, "every", 0, "go on, with this pause between two looks")
+	return cmd
+}
+
+// withBooks opens the service's database and those of the receivers.
+func (p *program) withBooks(ctx context.Context, f *placeFlags, fn func(ctx context.Context, b *journey.Books) error) error {
+	return p.withDatabase(ctx, func(ctx context.Context, db *database) error {
+		brief, cancel := p.brief(ctx)
+		defer cancel()
+		page, err := db.Journal().Facts(brief, outlast.FactQuery{})
+		if err != nil {
+			return err
+		}
+		if page.Service == "" {
+			return &outlast.Error{Op: "open the books", Code: outlast.CodeNotFound, Err: fmt.Errorf("this outbox belongs to no service yet"),
+				Hint: "outlast migrate up --service NAME, or run its relay"}
+		}
+		return p.withPlaces(ctx, f, func(ctx context.Context, places []journey.Place) error {
+			return fn(ctx, &journey.Books{Service: page.Service, Store: db, Others: places})
+		})
+	})
+}
+
+func (p *program) reportClosing(c *journey.Closing, _ outlast.Kept, err error) {
+	switch {
+	case err != nil:
+		p.warn("%v", err)
+	case c == nil:
+	case p.json:
+		p.hidePlaces(c.Places)
+		_ = p.printJSONLine(c)
+	default:
+		for _, place := range c.Places {
+			if place.Unknown != "" {
+				p.printf("? %s: unknown, it could not be asked: %s\n", printable(place.Name), printable(oneLine(p.secrets.hide(place.Unknown))))
+			}
+		}
+		for _, m := range c.Minutes {
+			if m.State == outlast.MinuteUnbalanced {
+				p.printf("%s is unbalanced: outlast books show %s\n", minuteText(m.Minute), minuteText(m.Minute))
+			}
+		}
+		p.printf("up to %s: %s\n", timeText(c.Before), c)
+	}
+}
+
+func closingFailed(op string, c *journey.Closing) error {
+	if err := answered(op, 1, c.Places); err != nil {
+		return err
+	}
+	if c.Unbalanced > 0 {
+		return &outlast.Error{Op: op, Code: outlast.CodeConflict, Err: fmt.Errorf("%s: messages are missing", plural(c.Unbalanced, "unbalanced minute")),
+			Hint: "outlast books list --state unbalanced"}
+	}
+	return nil
+}
+
+func minuteText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04Z") }
+
+// parseMinute takes 2026-01-02T15:04Z, and RFC 3339.
+func parseMinute(op, text string) (time.Time, error) {
+	for _, layout := range []string{"2006-01-02T15:04Z", time.RFC3339} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC().Truncate(time.Minute), nil
+		}
+	}
+	return time.Time{}, usage(op, "MINUTE", "a minute like 2026-01-02T15:04Z", "another text", "outlast books list shows them")
+}
+
+func (p *program) booksListCommand() *cobra.Command {
+	var q outlast.MinuteQuery
+	var state, before string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the minutes, the newest first",
+		Example: "  outlast books list --state unbalanced",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch q.State = outlast.MinuteState(state); q.State {
+			case "", outlast.MinuteOpen, outlast.MinuteBalanced, outlast.MinuteUnbalanced, outlast.MinuteSigned:
+			default:
+				return usage(cmd.CommandPath(), "--state", "open, balanced, unbalanced or signed", "another text", "")
+			}
+			if before != "" {
+				var err error
+				if q.Before, err = parseMinute(cmd.CommandPath(), before); err != nil {
+					return err
+				}
+			}
+			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+				ctx, cancel := p.brief(ctx)
+				defer cancel()
+				list, err := db.Books().Minutes(ctx, q)
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printJSON(notNil(list))
+				}
+				t := newTable("minute", "state", "sent>", "looked at", "who", "reason")
+				for _, m := range list {
+					t.add(minuteText(m.Minute), string(m.State), grouped(m.Sent), timeText(m.At), dash(m.Who), dash(m.Reason))
+				}
+				t.write(p.out)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&state, "state", "", "only open, balanced, unbalanced or signed ones")
+	cmd.Flags().StringVar(&before, "before", "", "only minutes before this one, to go on with a long list")
+	cmd.Flags().IntVar(&q.Limit, "limit", 100, "minutes at most, 1 to 10000")
+	return cmd
+}
+
+func (p *program) booksShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show MINUTE",
+		Short:   "Show a minute: what each group has seen, and the ids that it has not",
+		Example: "  outlast books show 2026-01-02T15:04Z",
+		Args:    args("MINUTE"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			minute, err := parseMinute(cmd.CommandPath(), given[0])
+			if err != nil {
+				return err
+			}
+			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+				ctx, cancel := p.brief(ctx)
+				defer cancel()
+				lines, err := db.Books().Lines(ctx, minute)
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printJSON(notNil(lines))
+				}
+				t := newTable("type", "group", "sent>", "received>", "missing>")
+				for _, l := range lines {
+					received, missing := grouped(l.Received), grouped(len(l.Missing))
+					if l.Received < 0 {
+						received, missing = "unknown", "unknown"
+					}
+					if l.More {
+						missing = "more than " + missing
+					}
+					t.add(l.Type, l.Group, grouped(l.Sent), received, missing)
+				}
+				t.write(p.out)
+				for _, l := range lines {
+					for _, id := range l.Missing {
+						p.printf("missing in %s: %s\n", printable(l.Group), printable(id))
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func (p *program) booksResendCommand() *cobra.Command {
+	var reason, minute string
+	cmd := &cobra.Command{
+		Use:   "resend [ID...]",
+		Short: "Send messages of the sent log once more, with their ids",
+		Long: `Resend enqueues messages once more: those of the ids, or with --minute all that are
+missing in a minute. Groups that have seen them find duplicates, and do nothing.
+A message whose body is gone, or that is older than six days, is named and not sent.`,
+		Example: "  outlast books resend --minute 2026-01-02T15:04Z --reason \"queue was deleted\"",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			if (len(ids) == 0) == (minute == "") {
+				return usage(cmd.CommandPath(), "arguments", "ids, or --minute", fmt.Sprintf("%d ids", len(ids)), "")
+			}
+			var at time.Time
+			if minute != "" {
+				var err error
+				if at, err = parseMinute(cmd.CommandPath(), minute); err != nil {
+					return err
+				}
+			}
+			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+				ctx, cancel := p.brief(ctx)
+				defer cancel()
+				if minute != "" {
+					var err error
+					if ids, err = (&journey.Books{Store: db}).Missing(ctx, at); err != nil {
+						return err
+					}
+				}
+				r, err := db.Books().Resend(ctx, ids, p.action(reason))
+				if err != nil {
+					return err
+				}
+				return p.reportResent(cmd.CommandPath(), r)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why you do this, for the record")
+	cmd.Flags().StringVar(&minute, "minute", "", "all that are missing in this minute")
+	return cmd
+}
+
+func (p *program) reportResent(op string, r outlast.Resent) error {
+	if p.json {
+		if err := p.printJSON(r); err != nil {
+			return err
+		}
+	} else {
+		p.printf("sent again: %s\n", plural(len(r.Sent), "message"))
+		for _, x := range []struct {
+			ids  []string
+			what string
+		}{{r.Bodiless, "named, not resendable: its body is gone"}, {r.TooOld, "not sent: too old, a group may have forgotten that it handled it"}, {r.Unknown, "not in the sent log"}} {
+			for _, id := range x.ids {
+				p.printf("%s: %s\n", printable(id), x.what)
+			}
+		}
+	}
+	if n := len(r.Bodiless) + len(r.TooOld) + len(r.Unknown); n > 0 {
+		return &outlast.Error{Op: op, Code: outlast.CodeNotFound, Err: fmt.Errorf("%s not sent", plural(n, "message"))}
+	}
+	return nil
+}
+
+func (p *program) booksSignOffCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:     "sign-off MINUTE...",
+		Short:   "Take minutes as they are: what is missing in them is not looked for any more",
+		Example: "  outlast books sign-off 2026-01-02T15:04Z --reason \"test messages\"",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if len(given) == 0 || strings.TrimSpace(reason) == "" {
+				return usage(cmd.CommandPath(), "arguments", "at least one MINUTE, and --reason", fmt.Sprintf("%d minutes", len(given)), "")
+			}
+			var minutes []time.Time
+			for _, text := range given {
+				m, err := parseMinute(cmd.CommandPath(), text)
+				if err != nil {
+					return err
+				}
+				minutes = append(minutes, m)
+			}
+			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+				ctx, cancel := p.brief(ctx)
+				defer cancel()
+				n, err := db.Books().SignOff(ctx, minutes, p.action(reason))
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printJSON(map[string]int{"signed": n})
+				}
+				p.printf("signed off: %s\n", plural(n, "minute"))
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record (needed)")
+	return cmd
+}
+
+func (p *program) booksHearersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "hearers",
+		Short:   "List the groups of this database with the types that they hear",
+		Example: "  outlast books hearers --database env:BILLING_DB",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+				ctx, cancel := p.brief(ctx)
+				defer cancel()
+				list, err := db.Journal().Hearers(ctx)
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printJSON(notNil(list))
+				}
+				t := newTable("group", "type", "since", "until")
+				for _, h := range list {
+					t.add(h.Group, h.Type, timeText(h.Since), timeText(h.Until))
+				}
+				t.write(p.out)
+				return nil
+			})
+		},
+	}
+}
+
+func (p *program) booksUnhearCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:     "unhear GROUP TYPE",
+		Short:   "Say that a group does not hear a type any more, so that the books do not expect it",
+		Example: "  outlast books unhear billing order.placed.v1 --database env:BILLING_DB",
+		Args:    args("GROUP", "TYPE"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+				ctx, cancel := p.brief(ctx)
+				defer cancel()
+				return db.Journal().Unhear(ctx, given[0], given[1], p.action(reason))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why you do this, for the record")
+	return cmd
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/journey"
+	"github.com/spf13/cobra"
+)
+
+// drawFlags say how an answer is drawn.
+type drawFlags struct {
+	places placeFlags
+	format string
+	limit  int
+	grace  time.Duration
+}
+
+func (f *drawFlags) flags(cmd *cobra.Command) {
+	f.places.flags(cmd)
+	cmd.Flags().StringVar(&f.format, "format", "text", "text, json, mermaid or svg")
+	cmd.Flags().IntVar(&f.limit, "limit", 1000, "messages at most, 1 to 1000")
+	cmd.Flags().DurationVar(&f.grace, "grace", 5*time.Minute, "how long what should happen may take before it is a verdict")
+}
+
+func (p *program) asker(op string, f *drawFlags, places []journey.Place) (*journey.Asker, error) {
+	switch {
+	case f.format != "text" && f.format != "json" && f.format != "mermaid" && f.format != "svg":
+		return nil, usage(op, "--format", "text, json, mermaid or svg", "another text", "")
+	case f.limit < 1 || f.limit > 1000:
+		return nil, usage(op, "--limit", "1 to 1000", fmt.Sprint(f.limit), "")
+	case f.grace <= 0:
+		return nil, usage(op, "--grace", "positive", f.grace.String(), "")
+	}
+	if p.json {
+		f.format = "json"
+	}
+	return &journey.Asker{Places: places, Patience: p.timeout, Limit: f.limit, Grace: f.grace}, nil
+}
+
+func (p *program) findCommand() *cobra.Command {
+	var f drawFlags
+	cmd := &cobra.Command{
+		Use:   "find KEY|ID|FLOW",
+		Short: "Find messages by id, flow or business key, wherever they are",
+		Long: `Find asks the databases of all services at once for the messages that have this id,
+belong to this flow, or carry this business key (a field tagged "find") or ordering
+key: pending, held, sent, waiting for a retry, handled and dead ones.
+
+A database that cannot be reached is shown as unknown: what it knows is missing from
+the answer, and the exit code is 1. So it is when nothing is found.`,
+		Example: `  outlast find order-7 --in env:ORDERS_DB --in env:BILLING_DB
+  outlast find 0198c0de-0000-7000-8000-000000000001 --format svg > message.svg`,
+		Args: args("KEY|ID|FLOW"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return p.withPlaces(cmd.Context(), &f.places, func(ctx context.Context, places []journey.Place) error {
+				a, err := p.asker(cmd.CommandPath(), &f, places)
+				if err != nil {
+					return err
+				}
+				found, err := a.Find(ctx, given[0])
+				if err != nil {
+					return err
+				}
+				p.hidePlaces(found.Places)
+				if f.format == "json" {
+					err = p.printJSON(found)
+				} else {
+					err = p.draw(found.AsFlow(), f.format, false)
+				}
+				if err != nil {
+					return err
+				}
+				return answered(cmd.CommandPath(), len(found.Stories), found.Places)
+			})
+		},
+	}
+	f.flags(cmd)
+	return cmd
+}
+
+// draw prints a flow in a format that is not JSON.
+func (p *program) draw(flow *journey.Flow, format string, asTree bool) error {
+	switch format {
+	case "mermaid":
+		return flow.WriteMermaid(p.out)
+	case "svg":
+		return flow.WriteSVG(p.out)
+	}
+	for _, place := range flow.Places {
+		switch {
+		case place.Unknown != "":
+			p.printf("? %s: unknown, it could not be asked: %s\n", printable(place.Name), printable(oneLine(place.Unknown)))
+		case place.Untracked:
+			p.printf("! %s has no sent log: what it has sent is not known here (outlast migrate up)\n", printable(place.Name))
+		}
+	}
+	flow.Walk(func(n *journey.Node, depth int) {
+		indent := ""
+		if asTree {
+			indent = strings.Repeat("   ", depth)
+		}
+		typ := n.Type()
+		if typ == "" {
+			typ = "unknown message"
+		}
+		p.printf("%s%s  %s  %s%s\n", indent, printable(typ), printable(n.ID), timeText(n.EnqueuedAt()), businessKeys(n.Envelope))
+		for _, line := range n.Lines() {
+			p.printf("%s   %s\n", indent, printable(line))
+		}
+	})
+	if flow.More {
+		p.printf("more messages are not shown: raise --limit, or ask for less\n")
+	}
+	return nil
+}
+
+func businessKeys(e *outlast.Envelope) string {
+	if e == nil {
+		return ""
+	}
+	text := ""
+	if e.Key != "" {
+		text += "  key " + printable(e.Key)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Find)) {
+		text += "  " + printable(name) + "=" + printable(e.Find[name])
+	}
+	return text
+}
+
+// answered is nil for a whole answer.
+func answered(op string, count int, places []journey.PlaceState) error {
+	var gaps []string
+	for _, place := range places {
+		if place.Unknown != "" {
+			gaps = append(gaps, place.Name)
+		}
+	}
+	switch {
+	case len(gaps) > 0:
+		return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: fmt.Errorf("the answer has gaps: %s could not be asked", strings.Join(gaps, ", "))}
+	case count == 0:
+		return &outlast.Error{Op: op, Code: outlast.CodeNotFound, Err: fmt.Errorf("no message has this id, flow or key in the databases that were asked"),
+			Hint: "name other databases with --in"}
+	}
+	return nil
+}

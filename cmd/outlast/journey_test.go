@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/journey"
+	"github.com/outlastmq/outlast/sqlite"
+)
+
+// pair is two services with a database each: orders sends, billing receives.
+type pair struct {
+	*shell
+	orders, billing outlast.Store
+	db              *sql.DB
+	leases          []outlast.Lease
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	s := withTables(t)
+	f := &pair{shell: s}
+	f.db, f.orders = openStore(t, filepath.Join(s.dir, "orders.db"))
+	billing := "sqlite:" + filepath.Join(s.dir, "billing.db")
+	s.ok("migrate", "up", "--service", "billing", "--database", billing)
+	_, f.billing = openStore(t, filepath.Join(s.dir, "billing.db"))
+	s.env[placesEnv] = billing
+	g, err := f.orders.Leases().Lease(t.Context(), outlast.LeaseRequest{Scope: outlast.RelayScope, Owner: "a", TTL: time.Hour, Total: 1})
+	f.must(err)
+	f.leases = g.Held
+	return f
+}
+
+func openStore(t *testing.T, file string) (*sql.DB, outlast.Store) {
+	t.Helper()
+	db, err := sql.Open("sqlite", sqlite.DSN(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db, sqlite.Store(db)
+}
+
+func (f *pair) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// send publishes a message in the past, as another program may, and settles it.
+func (f *pair) send(id, key string, ago time.Duration) {
+	f.t.Helper()
+	_, err := f.db.ExecContext(f.t.Context(), `INSERT INTO outlast_outbox (id, type, ordering_key, correlation_id, body, headers, enqueued_at)
+		VALUES (?, 'order.placed.v1', 'ada', ?, '{}', json_object('outlast-find', json_object('order_id', ?)), ?)`,
+		id, id, key, time.Now().Add(-ago).UnixMicro())
+	f.must(err)
+	rows, err := f.orders.Relay().Reader().Pick(f.t.Context(), f.leases, 100, 1<<20)
+	f.must(err)
+	_, err = f.orders.Relay().Settle(f.t.Context(), &outlast.Settlement{Leases: f.leases, Sent: rows})
+	f.must(err)
+}
+
+// receive marks a message as handled by billing.
+func (f *pair) receive(id string, ago time.Duration) {
+	f.t.Helper()
+	tx, err := f.billing.Inbox().Begin(f.t.Context(), "billing", []outlast.Mark{{Source: "orders", ID: id, EnqueuedAt: time.Now().Add(-ago)}})
+	f.must(err)
+	f.must(tx.Commit(f.t.Context()))
+}
+
+func TestFindAndFlow(t *testing.T) {
+	t.Parallel()
+	f := newPair(t)
+	root, child := outlast.NewID(), outlast.NewID()
+	f.send(root, "o-7", time.Second)
+	f.receive(root, time.Second)
+	_, err := f.db.ExecContext(t.Context(), `INSERT INTO outlast_outbox (id, type, correlation_id, causation_id, body) VALUES (?, 'order.billed.v1', ?, ?, '{}')`, child, root, root)
+	f.must(err)
+	for _, text := range []string{"o-7", root, "ada"} {
+		contains(t, f.ok("find", text), "order.placed.v1", root, "order_id=o-7", "orders: sent", "billing: handled")
+	}
+	contains(t, f.ok("flow", child), "order.placed.v1", "\n   order.billed.v1", "orders: pending")
+	contains(t, f.ok("flow", root, "--format", "mermaid"), "flowchart TD", "m0 --> m1", "order.billed.v1")
+	contains(t, f.ok("flow", root, "--format", "svg"), "<svg ", "order.billed.v1", "</svg>")
+	found := decode[journey.Found](f.shell, "find", "o-7")
+	if len(found.Stories) != 1 || found.Stories[0].Send.State != journey.Sent || found.Stories[0].Groups[0].State != journey.Handled {
+		t.Errorf("found %+v", found)
+	}
+	f.fails(1, []string{"no message"}, "find", "o-8")
+	f.fails(exitUsage, []string{"--format"}, "find", "o-7", "--format", "pdf")
+}
+
+// TestFindDrawsGaps: what cannot be asked is unknown, in every format, and never fine.
+func TestFindDrawsGaps(t *testing.T) {
+	t.Parallel()
+	f := newPair(t)
+	id := outlast.NewID()
+	f.send(id, "o-7", time.Second)
+	f.receive(id, time.Second)
+	gone := "postgres://app:hunter22@127.0.0.1:1/none"
+	for _, c := range [][]string{{"find", "o-7"}, {"flow", id}, {"find", "o-7", "--format", "svg"}, {"flow", id, "--format", "mermaid"}} {
+		got := f.fails(1, []string{"gaps"}, append(c, "--in", gone)...)
+		contains(t, got.out, "unknown")
+		if strings.Contains(got.out+got.err, "hunter22") && !strings.Contains(got.err, "warning") {
+			t.Errorf("%v shows a password:\n%s%s", c, got.out, got.err)
+		}
+	}
+	got := f.run("find", "o-7", "--json", "--in", gone)
+	var found journey.Found
+	f.must(json.Unmarshal([]byte(got.out), &found))
+	if len(found.Gaps()) != 1 || len(found.Stories) != 1 || len(found.Stories[0].Gaps) != 1 || strings.Contains(got.out, "hunter22") {
+		t.Errorf("found %s", got.out)
+	}
+}
+
+func TestBooks(t *testing.T) {
+	t.Parallel()
+	f := newPair(t)
+	const ago = 10 * time.Minute
+	f.must(f.billing.Journal().Hear(t.Context(), "billing", []string{"order.placed.v1"}))
+	db, _ := openStore(t, filepath.Join(f.dir, "billing.db"))
+	_, err := db.ExecContext(t.Context(), "UPDATE outlast_hearer SET since = 0")
+	f.must(err)
+	at := time.Now().Add(-ago)
+	minute := minuteText(at.Truncate(time.Minute))
+	seen, lost := outlast.NewID(), outlast.NewID()
+	f.send(seen, "o-1", time.Since(at))
+	f.send(lost, "o-2", time.Since(at))
+	f.receive(seen, time.Since(at))
+
+	got := f.fails(1, []string{"missing"}, "books", "close")
+	contains(t, got.out, minute, "1 unbalanced")
+	contains(t, f.ok("books", "list", "--state", "unbalanced"), minute, "unbalanced")
+	contains(t, f.ok("books", "show", minute), "missing in billing: "+lost)
+	if strings.Contains(f.ok("books", "show", minute), seen) {
+		t.Error("what was seen is named as missing")
+	}
+	contains(t, f.ok("find", "o-2", "--grace", "1ms"), "LOST")
+	contains(t, f.ok("books", "resend", "--minute", minute, "--reason", "queue was deleted"), "1 message")
+	contains(t, f.ok("outbox", "list"), lost)
+	f.receive(lost, 0)
+	contains(t, f.run("books", "close").out, "1 balanced")
+	contains(t, f.ok("books", "list"), "balanced")
+
+	other := time.Now().Add(-2 * ago)
+	f.send(outlast.NewID(), "o-3", time.Since(other))
+	minute = minuteText(other.Truncate(time.Minute))
+	f.run("books", "close")
+	f.fails(exitUsage, []string{"--reason"}, "books", "sign-off", minute)
+	contains(t, f.ok("actions"), "books resend", "queue was deleted")
+	contains(t, f.ok("books", "hearers", "--database", f.env[placesEnv]), "billing", "order.placed.v1")
+	f.ok("books", "unhear", "billing", "order.placed.v1", "--database", f.env[placesEnv])
+	if list, err := f.billing.Journal().Hearers(context.Background()); err != nil || list[0].Until.IsZero() {
+		t.Errorf("hearers %v, %v", list, err)
+	}
+}
+
+func TestDoctorSaysThatNothingIsTracked(t *testing.T) {
+	t.Parallel()
+	s := withTables(t)
+	contains(t, s.run("doctor").out, "into the sent log")
+	s.ok("migrate", "down", "--to", "1", "--yes")
+	contains(t, s.run("doctor").out, "nothing is tracked", "outlast migrate up")
+	contains(t, s.ok("status"), "orders")
+}

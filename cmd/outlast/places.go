@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/outlastmq/outlast/journey"
+	"github.com/spf13/cobra"
+)
+
+// placesEnv lists the databases of several services, separated by spaces.
+const placesEnv = "OUTLAST_DATABASES"
+
+// placeFlags say which databases a question goes to.
+type placeFlags struct{ in []string }
+
+func (f *placeFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.in, "in", nil,
+		"another database to ask, a URL or env:NAME, with #SCHEMA behind it when its tables are in a schema of their own; may be repeated\n(default $"+placesEnv+", URLs separated by spaces)")
+}
+
+// withPlaces opens every database, all at once, and closes them behind fn. One that
+// cannot be opened is a place that cannot be asked; a bad setting is an error.
+func (p *program) withPlaces(ctx context.Context, f *placeFlags, fn func(ctx context.Context, places []journey.Place) error) error {
+	urls := f.in
+	if len(urls) == 0 {
+		urls = strings.Fields(p.getenv(placesEnv))
+	}
+	if p.databaseURL != "" || p.getenv(databaseServer.env) != "" || len(urls) == 0 {
+		urls = append([]string{""}, urls...)
+	}
+	places := make([]journey.Place, len(urls))
+	errs := make([]error, len(urls))
+	opened := make([]*database, len(urls))
+	var all sync.WaitGroup
+	for i, url := range urls {
+		if url != "" {
+			p.guardFlag("--in", placesEnv, url)
+		}
+		url, schema := cutSchema(url)
+		if schema == "" {
+			schema = p.schema
+		}
+		if url == "" {
+			url = p.databaseURL
+		}
+		a, err := databaseServer.resolve(url, p.getenv)
+		p.secrets.learn(a.url)
+		if err != nil {
+			return err
+		}
+		places[i].Name = a.safe
+		if schema != "" && schema != p.schema {
+			places[i].Name += "#" + schema
+		}
+		all.Go(func() {
+			if a.scheme == "sqlite" {
+				opened[i], errs[i] = p.openSQLite(a)
+				return
+			}
+			if opened[i], errs[i] = p.openPostgres(ctx, a); errs[i] == nil && schema != p.schema {
+				opened[i].Store = p.postgresStoreIn(opened[i].sql, schema)
+			}
+		})
+	}
+	all.Wait()
+	for i, d := range opened {
+		if d == nil {
+			places[i].Err = errs[i]
+			continue
+		}
+		defer d.close()
+		places[i].Store = d.Store
+	}
+	for _, err := range errs {
+		var u usageError
+		if errors.As(err, &u) {
+			return err
+		}
+	}
+	return fn(ctx, places)
+}
+
+// schemaBehind is what may stand behind the # of an address, and no part of a password.
+var schemaBehind = regexp.MustCompile(`^(.*)#([a-z_][a-z0-9_]*)$`)
+
+func cutSchema(url string) (address, schema string) {
+	if m := schemaBehind.FindStringSubmatch(url); m != nil {
+		return m[1], m[2]
+	}
+	return url, ""
+}
+
+// hidePlaces takes secrets out of what drivers said.
+func (p *program) hidePlaces(states []journey.PlaceState) {
+	for i := range states {
+		states[i].Unknown = p.secrets.hide(states[i].Unknown)
+	}
+}
