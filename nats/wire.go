@@ -2,11 +2,13 @@ package nats
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	client "github.com/nats-io/nats.go"
@@ -53,6 +55,7 @@ func encode(m *outlast.Message, subject, reply string) (*client.Msg, error) {
 // a message by counts as "message-id".
 func decode(h client.Header, body []byte, foreign *outlast.ForeignQueue) (*outlast.Message, error) {
 	m := &outlast.Message{Body: body}
+	var problem error
 	var escaped []string
 	if v := h[headerEscaped]; len(v) == 1 && len(v[0]) <= outlast.MaxHeaders*outlast.MaxHeaderName {
 		escaped = strings.Split(v[0], ",")
@@ -67,8 +70,10 @@ func decode(h client.Header, body []byte, foreign *outlast.ForeignQueue) (*outla
 			}
 			switch {
 			case strings.EqualFold(name, headerContentType):
-				if len(value) <= outlast.MaxAttribute {
-					m.ContentType = outlast.CleanErrorText(value)
+				if len(value) <= outlast.MaxAttribute && clean(value) {
+					m.ContentType = value
+				} else {
+					problem = badContentType(value)
 				}
 				continue
 			case foreign != nil && strings.EqualFold(name, client.MsgIdHdr):
@@ -82,11 +87,22 @@ func decode(h client.Header, body []byte, foreign *outlast.ForeignQueue) (*outla
 	if foreign != nil {
 		headers = adopt(headers, foreign)
 	}
-	err := outlast.DecodeHeaders(m, headers)
+	problem = errors.Join(outlast.DecodeHeaders(m, headers), problem)
 	if foreign != nil {
 		complete(m, foreign)
 	}
-	return m, err
+	return m, problem
+}
+
+func clean(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}
+
+func badContentType(given string) error {
+	return &outlast.Error{Op: "receive", Code: outlast.CodeInvalid, Fields: []outlast.FieldError{{
+		Field: "content_type", Limit: fmt.Sprintf("at most %d bytes of valid UTF-8 without control characters", outlast.MaxAttribute),
+		Given: fmt.Sprintf("%.80q", given),
+	}}}
 }
 
 // adopt adds the envelope's id and key from the headers that stand for them. They
