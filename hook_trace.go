@@ -138,12 +138,13 @@ func traceID(m *Message) string {
 // and "unavailable" for the verdicts; "panic", "deadline" and "expired"; the [Code] of
 // an *[Error]; "canceled" for a context that ended; "error" for anything else.
 func ErrorClass(err error) string {
+	if err == nil {
+		return "" // before anything that errors.As would move to the heap
+	}
 	var p *panicError
 	var e *Error
 	v, isVerdict := verdictOf(err)
 	switch {
-	case err == nil:
-		return ""
 	case isVerdict && v.kind == verdictSnooze:
 		return "snoozed"
 	case isVerdict && v.kind == verdictUnavailable:

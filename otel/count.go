@@ -26,7 +26,7 @@ func (t *Telemetry) OnResults(rs []outlast.Published) {
 		m.sent.Add(background, 1, l.messaging.add...)
 		m.operation.Record(background, now.Sub(p.Sent).Seconds(), l.operation.record...)
 		if p.Outcome == outlast.OutcomeConfirmed && !p.Row.EnqueuedAt.IsZero() {
-			m.commitToConfirm.Record(background, since(now, p.Row.EnqueuedAt), l.typ.record...)
+			m.commitToConfirm.Record(background, since(now, p.Row.EnqueuedAt), m.byType.get(p.Row.Type).record...)
 		}
 	}
 	if t.traces {

@@ -1,6 +1,8 @@
 package otel
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -36,6 +38,13 @@ type cache[K comparable, V any] struct {
 
 func newCache[K comparable, V any](build func(K) V, rest func(K) K) *cache[K, V] {
 	return &cache[K, V]{build: build, rest: rest, known: map[K]*V{}}
+}
+
+// keys returns what was asked for so far.
+func (c *cache[K, V]) keys() []K {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Collect(maps.Keys(c.known))
 }
 
 func (c *cache[K, V]) get(k K) *V {

@@ -32,7 +32,7 @@ type publishKey struct {
 	outcome outlast.Outcome
 }
 
-type publishLabels struct{ outcome, messaging, operation, typ labels }
+type publishLabels struct{ outcome, messaging, operation labels }
 
 type settleKey struct{ typ, result string }
 
@@ -95,7 +95,6 @@ func (t *Telemetry) makeLabels() {
 			outcome:   newLabels(service, typ(k.typ), attribute.String("outcome", word)),
 			messaging: newLabels(kvs...),
 			operation: newLabels(append(kvs, semconv.MessagingOperationTypeSend)...),
-			typ:       newLabels(service, typ(k.typ)),
 		}
 	}, func(k publishKey) publishKey {
 		return publishKey{outlast.Route{Exchange: other, Type: other}, other, k.outcome}

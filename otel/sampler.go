@@ -10,8 +10,9 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// sampler reads the store when gauges are collected. What it has seen once it goes on
-// to show, as 0: a series that vanishes looks like one that nobody measures.
+// sampler reads the store when gauges are collected. What it has seen once, and types
+// and groups that hooks have told of, it shows as 0: a series that is missing or
+// vanishes looks like one that nobody measures.
 type sampler struct {
 	t   *Telemetry
 	all []metric.Observable
@@ -110,14 +111,11 @@ func (s *sampler) show(o metric.Observer) {
 		if len(labels) > 1 {
 			k.b = labels[1]
 		}
-		values[k] = v
-	}
-	raise := func(g metric.Float64ObservableGauge, v float64, l attribute.KeyValue) {
-		k := series{gauge: g, a: l}
 		values[k] = max(values[k], v)
 	}
-	s.outbox(set, raise)
-	s.groups(set, raise)
+	s.outbox(set)
+	s.groups(set)
+	s.quiet(set)
 	for k := range values {
 		if len(s.seen) < maxLabels {
 			s.seen[k] = true
@@ -139,12 +137,10 @@ func (s *sampler) show(o metric.Observer) {
 	}
 }
 
-type (
-	setGauge   func(metric.Float64ObservableGauge, float64, ...attribute.KeyValue)
-	raiseGauge func(metric.Float64ObservableGauge, float64, attribute.KeyValue)
-)
+// setGauge notes a value of a gauge; of several for the same labels the greatest stays.
+type setGauge func(metric.Float64ObservableGauge, float64, ...attribute.KeyValue)
 
-func (s *sampler) outbox(set setGauge, raise raiseGauge) {
+func (s *sampler) outbox(set setGauge) {
 	st := s.status
 	var oldest time.Duration
 	for _, p := range st.Pending {
@@ -155,7 +151,7 @@ func (s *sampler) outbox(set setGauge, raise raiseGauge) {
 	set(s.neverAttempted, float64(st.Unattended.Count))
 	for _, h := range st.Held {
 		set(s.parked, float64(h.Count), label("type", h.Type), label("reason", string(h.Reason)))
-		raise(s.oldestParked, h.Oldest.Seconds(), label("reason", string(h.Reason)))
+		set(s.oldestParked, h.Oldest.Seconds(), label("reason", string(h.Reason)))
 	}
 	set(s.relays, float64(len(st.Relays)))
 	if eta, ok := s.drainETA(); ok {
@@ -176,11 +172,11 @@ func (s *sampler) drainETA() (time.Duration, bool) {
 	return time.Duration(float64(last.count) / float64(shrunk) * float64(took)), true
 }
 
-func (s *sampler) groups(set setGauge, raise raiseGauge) {
+func (s *sampler) groups(set setGauge) {
 	late := map[string]int{}
 	for _, g := range s.status.Retry {
 		set(s.retrying, float64(g.Count), label("group", g.Group), label("type", g.Type))
-		raise(s.retryOldest, g.Oldest.Seconds(), label("group", g.Group))
+		set(s.retryOldest, g.Oldest.Seconds(), label("group", g.Group))
 		late[g.Group] += g.Overdue
 	}
 	for group, n := range late {
@@ -188,10 +184,25 @@ func (s *sampler) groups(set setGauge, raise raiseGauge) {
 	}
 	for _, g := range s.status.Dead {
 		set(s.dead, float64(g.Count), label("group", g.Group), label("type", g.Type))
-		raise(s.deadOldest, g.Oldest.Seconds(), label("group", g.Group))
+		set(s.deadOldest, g.Oldest.Seconds(), label("group", g.Group))
 	}
 	for _, p := range s.status.Groups {
 		set(s.paused, 1, label("group", p.Group))
+	}
+}
+
+// quiet shows, as 0, what is known to this process and waits nowhere.
+func (s *sampler) quiet(set setGauge) {
+	for _, typ := range s.t.meters.byType.keys() {
+		set(s.pending, 0, label("type", typ))
+	}
+	for _, k := range s.t.meters.handling.keys() {
+		group, typ := label("group", k.group), label("type", k.typ)
+		set(s.retrying, 0, group, typ)
+		set(s.dead, 0, group, typ)
+		for _, g := range []metric.Float64ObservableGauge{s.retryOldest, s.overdue, s.deadOldest, s.paused} {
+			set(g, 0, group)
+		}
 	}
 }
 

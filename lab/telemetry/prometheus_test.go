@@ -1,0 +1,268 @@
+package telemetry_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/servers"
+)
+
+// deploy returns the absolute path of a file in deploy/.
+func deploy(t *testing.T, parts ...string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(append([]string{"..", "..", "deploy"}, parts...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func promtool(t *testing.T, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatalf("find promtool; install it with: apt-get install -y prometheus: %v", err)
+	}
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Dir = deploy(t, "prometheus")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+func TestAlertsFireOnWhatTheyAreAboutAlone(t *testing.T) {
+	t.Parallel()
+	promtool(t, "check", "rules", "outlast.rules.yml")
+	promtool(t, "test", "rules", "outlast.rules.test.yml")
+	promtool(t, "check", "config", "prometheus.yml")
+}
+
+// alertNames are those of the rules file, as text.
+func alertNames(t *testing.T, file string) []string {
+	t.Helper()
+	data, err := os.ReadFile(deploy(t, "prometheus", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range regexp.MustCompile(`alert(?:name)?: (\w+)`).FindAllStringSubmatch(string(data), -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
+func TestEachAlertHasItsRunbookAndItsTest(t *testing.T) {
+	t.Parallel()
+	alerts := alertNames(t, "outlast.rules.yml")
+	if len(alerts) < 10 {
+		t.Fatalf("only %d alerts", len(alerts))
+	}
+	tests := strings.Join(alertNames(t, "outlast.rules.test.yml"), " ")
+	for _, name := range alerts {
+		page, err := os.ReadFile(filepath.Join("..", "..", "docs", "runbooks", name+".md"))
+		if err != nil {
+			t.Errorf("%s has no runbook: %v", name, err)
+			continue
+		}
+		for _, part := range []string{"# " + name, "## What it means", "## How to look", "## What to do"} {
+			if !strings.Contains(string(page), part) {
+				t.Errorf("the runbook of %s lacks %q", name, part)
+			}
+		}
+		if !strings.Contains(tests, name) {
+			t.Errorf("%s is in no unit test", name)
+		}
+	}
+	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "runbooks", "*.md"))
+	if err != nil || len(pages) != len(alerts) {
+		t.Errorf("%d runbooks for %d alerts: %v", len(pages), len(alerts), err)
+	}
+}
+
+// scraped is a Prometheus that scrapes a shop and its broker often, with the rules.
+func scraped(t *testing.T, s *shop, rabbit string) *servers.PrometheusServer {
+	t.Helper()
+	endpoint := httptest.NewServer(s.exporter)
+	t.Cleanup(endpoint.Close)
+	p, err := servers.Prometheus(t.Context(), fmt.Sprintf(`
+global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
+rule_files: [%q]
+scrape_configs:
+  - {job_name: outlast, static_configs: [{targets: [%q]}]}
+  - {job_name: rabbitmq, static_configs: [{targets: [%q]}]}
+  - {job_name: rabbitmq-queues, metrics_path: /metrics/detailed, params: {family: [queue_coarse_metrics, queue_consumer_count]}, static_configs: [{targets: [%q]}]}
+`, deploy(t, "prometheus", "outlast.rules.yml"), endpoint.Listener.Addr(), rabbit, rabbit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// rabbitWithMetrics starts a broker of its own with its exporter.
+func rabbitWithMetrics(t *testing.T) (amqp, metrics string) {
+	t.Helper()
+	probe, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := probe.Addr().(*net.TCPAddr).Port
+	probe.Close()
+	c, err := servers.RabbitMQ(t.Context(), servers.RabbitConfig{
+		Plugins: []string{"rabbitmq_prometheus"},
+		Config:  fmt.Sprintf("prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %d\n", port),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c.URL(), fmt.Sprintf("127.0.0.1:%d", port)
+}
+
+// selector is what an expression takes from the database of Prometheus.
+var selector = regexp.MustCompile(`\b(?:outlast|messaging|rabbitmq)_[a-z_]+(?:\{[^}]*\})?|\bup\b(?:\{[^}]*\})?|\bprocess_start_time_seconds(?:\{[^}]*\})?`)
+
+// dashboardQueries returns the queries of every panel and annotation, as Grafana would
+// send them with All selected.
+func dashboardQueries(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(deploy(t, "grafana", "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no dashboards: %v", err)
+	}
+	queries := map[string]string{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d struct {
+			Panels []struct {
+				Title   string
+				Targets []struct{ Expr string }
+			}
+			Annotations struct{ List []struct{ Name, Expr string } }
+		}
+		if err := json.Unmarshal(data, &d); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		filled := strings.NewReplacer("$__rate_interval", "1m", "$service", ".*", "$type", ".*")
+		for _, p := range d.Panels {
+			for i, target := range p.Targets {
+				queries[fmt.Sprintf("%s: %s [%d]", filepath.Base(file), p.Title, i)] = filled.Replace(target.Expr)
+			}
+		}
+		for _, a := range d.Annotations.List {
+			queries[filepath.Base(file)+": "+a.Name] = filled.Replace(a.Expr)
+		}
+	}
+	return queries
+}
+
+// TestPrometheus fills a real one from a shop that was cut off and failed, and asks it
+// everything that the alerts and the dashboards ask.
+func TestPrometheus(t *testing.T) {
+	t.Parallel()
+	amqp, metrics := rabbitWithMetrics(t)
+	p, broker := through(t, amqp)
+	s := newShop(t, broker)
+	s.observe()
+	running(t, s.conf)
+	prom := scraped(t, s, metrics)
+	s.publish(unheard.Message(order{ID: "x"}))
+	s.place(20)
+	cutTwice(t, s, p)
+	s.settled()
+	if err := s.store.Operator().SetPaused(t.Context(), "shop", true, outlast.Action{Who: "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	wait := func(what, expr string) {
+		t.Helper()
+		last := ""
+		eventually(t, what, func() bool {
+			n, err := prom.Query(t.Context(), expr)
+			if err != nil {
+				last = err.Error()
+			}
+			return err == nil && n > 0
+		})
+		if last != "" {
+			t.Log(last)
+		}
+	}
+	wait("the pause is scraped", `outlast_consumer_paused == 1`)
+	if err := s.store.Operator().SetPaused(t.Context(), "shop", false, outlast.Action{Who: "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	wait("the resumption is scraped", `outlast_consumer_paused == 0`)
+	s.place(100) // what moves now is what rates are made of
+	s.settled()
+	wait("the queues are scraped", `rabbitmq_detailed_queue_consumers > 0`)
+	wait("the unheard message's alert fires", `ALERTS{alertname="MessagesUnroutable",alertstate="firing",type="order.unheard.v1"}`)
+	wait("the new dead letters' alert fires", `ALERTS{alertname="DeadLettersNew",alertstate="firing"}`)
+
+	for name, query := range dashboardQueries(t) {
+		wait("an answer to "+name+": "+query, query)
+	}
+	checkRules(t, prom, wait)
+}
+
+// checkRules has every rule evaluated without an error and every series that one asks
+// for in the database.
+func checkRules(t *testing.T, prom *servers.PrometheusServer, wait func(what, expr string)) {
+	t.Helper()
+	var rules struct {
+		Data struct {
+			Groups []struct {
+				Rules []struct{ Name, Query, Health, LastError string }
+			}
+		}
+	}
+	evaluated := func() bool {
+		if err := prom.API(t.Context(), "/api/v1/rules", &rules); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, g := range rules.Data.Groups {
+			for _, r := range g.Rules {
+				if r.Health == "unknown" {
+					return false
+				}
+				n++
+			}
+		}
+		return n > 0
+	}
+	eventually(t, "every rule was evaluated", evaluated)
+	for _, g := range rules.Data.Groups {
+		for _, r := range g.Rules {
+			if r.Health != "ok" {
+				t.Errorf("%s: %s %s", r.Name, r.Health, r.LastError)
+			}
+			found := selector.FindAllString(r.Query, -1)
+			if len(found) == 0 {
+				t.Errorf("%s: no series in %s", r.Name, r.Query)
+			}
+			for _, series := range found {
+				wait(r.Name+" has data of "+series, "last_over_time("+series+"[10m])")
+			}
+		}
+	}
+}
