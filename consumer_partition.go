@@ -109,7 +109,7 @@ func (s *subscriptions) ended(sub *subscription) {
 		h.Standby = s.r.leased
 		h.Link = Link{State: LinkDown, Since: time.Now(), Reason: "not subscribed"}
 	})
-	s.r.giveBack(sub.slot)
+	s.r.giveBack(Lease{sub.slot, sub.epoch})
 }
 
 // endAll gives every queue up and returns when no subscriber is alive.
@@ -164,13 +164,14 @@ func (c *Consumer) scope() string { return "group:" + c.conf.Group }
 // giveBack releases a queue's lease, so that another instance need not wait for
 // the lease to end. A consumer that leaves gives everything back at once, later:
 // until then it renews its leases, and would take this one again.
-func (r *consumerRun) giveBack(slot int) {
+func (r *consumerRun) giveBack(l Lease) {
 	if !r.leased || r.stop.Err() != nil {
 		return
 	}
+	r.c.tellReleased([]Lease{l})
 	ctx, cancel := context.WithTimeout(r.work, farewell)
 	defer cancel()
-	if err := r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, []int{slot}); err != nil && ctx.Err() == nil {
-		r.c.log.Warn("a queue could not be given back: it is free when its lease ends", "queue", r.c.queueName(slot), "error", err)
+	if err := r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, []int{l.Slot}); err != nil && ctx.Err() == nil {
+		r.c.log.Warn("a queue could not be given back: it is free when its lease ends", "queue", r.c.queueName(l.Slot), "error", err)
 	}
 }

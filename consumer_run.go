@@ -28,6 +28,7 @@ type consumerRun struct {
 	leased   bool // queues are shared by leases
 	paused   atomic.Bool
 
+	leases    []Lease   // as hooks were told last
 	leaseEnds time.Time // by this process's clock, early rather than late
 	shown     [2]int    // held and owners, as hooks were told last
 	logged    string    // the queues served here and elsewhere, as logged last
@@ -165,6 +166,7 @@ func (r *consumerRun) beat(ctx context.Context) error {
 	err := r.follow(ctx)
 	if err != nil && r.leased && !time.Now().Before(r.leaseEnds) {
 		r.subs.want(nil) // somebody else may have the queues now
+		r.tellLeases(LeaseGrant{})
 		r.logged = ""
 	}
 	return err
@@ -230,6 +232,7 @@ func (r *consumerRun) share(ctx context.Context) error {
 		return err
 	}
 	r.leaseEnds = asked.Add(r.c.conf.LeaseTTL * 9 / 10)
+	r.tellLeases(grant)
 	held := slices.Clone(grant.Held)
 	slices.SortFunc(held, func(a, b Lease) int { return a.Slot - b.Slot })
 	wanted := held[:min(len(held), grant.Share)]
@@ -237,6 +240,40 @@ func (r *consumerRun) share(ctx context.Context) error {
 	r.logShare(wanted, grant.Owners)
 	r.noteShare(len(held), grant.Owners)
 	return nil
+}
+
+// tellLeases tells hooks which leases have come and gone.
+func (r *consumerRun) tellLeases(g LeaseGrant) {
+	if r.c.hooks.none() {
+		return
+	}
+	tell := func(what LeaseWhat, list []Lease, now, expires time.Time) {
+		if len(list) == 0 && what != LeaseRenewed {
+			return
+		}
+		c := LeaseChange{Scope: r.c.scope(), Owner: r.c.conf.Instance, What: what, Leases: list, Now: now, Expires: expires}
+		eachHook(&r.c.hooks, func(h HookLease) { h.OnLease(c) })
+	}
+	in := func(list []Lease) func(Lease) bool {
+		return func(l Lease) bool { return slices.Contains(list, l) }
+	}
+	tell(LeaseLost, slices.DeleteFunc(slices.Clone(r.leases), in(g.Held)), time.Time{}, time.Time{})
+	if g.Expires.IsZero() { // all were given up
+		r.leases = nil
+		return
+	}
+	tell(LeaseRenewed, nil, g.Now, g.Expires)
+	tell(LeaseGained, slices.DeleteFunc(slices.Clone(g.Held), in(r.leases)), g.Now, g.Expires)
+	r.leases = slices.Clone(g.Held)
+}
+
+// tellReleased tells hooks of leases that are about to be given back.
+func (c *Consumer) tellReleased(list []Lease) {
+	if c.hooks.none() || len(list) == 0 {
+		return
+	}
+	change := LeaseChange{Scope: c.scope(), Owner: c.conf.Instance, What: LeaseReleased, Leases: list}
+	eachHook(&c.hooks, func(h HookLease) { h.OnLease(change) })
 }
 
 func (r *consumerRun) noteShare(held, owners int) {
@@ -302,6 +339,7 @@ func (r *consumerRun) leave() {
 	defer cancel()
 	err := r.c.inbox.Leave(ctx, r.c.conf.Group, r.c.conf.Instance)
 	if err == nil && r.leased {
+		r.c.tellReleased(r.leases)
 		err = r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, nil)
 	}
 	if err != nil {

@@ -26,7 +26,9 @@ type HookSending interface {
 	OnSending(t Try, lane int)
 }
 
-// HookAnswered is told what became of each publish: [HookPublished] with the try.
+// HookAnswered is told what became of each publish: [HookPublished] with the try. A
+// publish whose confirm is overdue is told as unknown; the broker's late word on it
+// may follow.
 type HookAnswered interface {
 	OnAnswered(t Try, o Outcome, err error)
 }
@@ -44,6 +46,7 @@ type HookLease interface {
 
 // LeaseChange is what happened to leases of a scope.
 type LeaseChange struct {
+	// Scope is "relay:" with the source, or "group:" with the group.
 	Scope string
 	Owner string
 	What  LeaseWhat

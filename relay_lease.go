@@ -225,7 +225,7 @@ func (r *relayRun) tellGrant(g LeaseGrant, taken []int) {
 	if r.hooks.none() {
 		return
 	}
-	c := LeaseChange{Scope: RelayScope, Owner: r.conf.Owner, What: LeaseRenewed, Now: g.Now, Expires: g.Expires}
+	c := LeaseChange{Scope: r.toldScope(), Owner: r.conf.Owner, What: LeaseRenewed, Now: g.Now, Expires: g.Expires}
 	eachHook(&r.hooks, func(h HookLease) { h.OnLease(c) })
 	if len(taken) == 0 {
 		return
@@ -242,6 +242,9 @@ func (r *relayRun) tellLease(what LeaseWhat, l Lease) {
 	if r.hooks.none() {
 		return
 	}
-	c := LeaseChange{Scope: RelayScope, Owner: r.conf.Owner, What: what, Leases: []Lease{l}}
+	c := LeaseChange{Scope: r.toldScope(), Owner: r.conf.Owner, What: what, Leases: []Lease{l}}
 	eachHook(&r.hooks, func(h HookLease) { h.OnLease(c) })
 }
+
+// toldScope is the relays' scope as hooks are told it: that of one outbox.
+func (r *relayRun) toldScope() string { return RelayScope + ":" + r.conf.Source }

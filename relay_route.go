@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -56,6 +57,8 @@ const (
 // stallLimit is how long a route may answer nothing while it fills the buffer,
 // before its rows are moved out of the way of others.
 const stallLimit = 3 * time.Second
+
+var errOverdue = errors.New("no confirm in time")
 
 const (
 	heldPage  = 256
@@ -398,6 +401,9 @@ func (r *relayRun) stepDeadlines(now time.Time) time.Time {
 
 func (r *relayRun) overdue(now time.Time, f *flight) {
 	rt := f.route
+	if !r.hooks.none() {
+		eachHook(&r.hooks, func(h HookAnswered) { h.OnAnswered(Try{f.row, f.lease, f.number}, OutcomeUnknown, errOverdue) })
+	}
 	r.conf.Logger.Warn("no confirm in time; the message is sent again", "id", f.row.ID, "type", f.row.Type, "deadline", r.conf.ConfirmDeadline, "trace_id", traceID(&f.row.Message))
 	if f.lane == rt.lane && rt.lane != 0 {
 		r.dropOwnLane(rt)

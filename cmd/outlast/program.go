@@ -70,6 +70,7 @@ func (p *program) commands() []*cobra.Command {
 		p.topologyCommand(),
 		p.doctorCommand(),
 		p.benchCommand(),
+		p.checkCommand(),
 		p.demoCommand(),
 		p.demoRoleCommand(),
 		p.versionCommand(),

@@ -7,12 +7,15 @@ const Version = 1
 type Kind string
 
 const (
-	// A process begins (V, P, PID) and ends in good order.
-	Open  Kind = "open"
-	Close Kind = "close"
+	// A process begins (V, P, PID) and ends in good order. Killed is not in a file: readers
+	// put it where a process ended without Close.
+	Open   Kind = "open"
+	Close  Kind = "close"
+	Killed Kind = "killed"
 
-	// A business transaction: Tx. Commit has O: ok, fail, unknown; a rollback is a fail.
-	// A handler's transaction begins with G, M and N besides; its end is an [Effect].
+	// A business transaction: Tx, and Name of the ledger that it writes to, if any. Commit
+	// has O: ok, fail, unknown, rolled back. A handler's transaction begins with G, M and N
+	// besides; its end is an [Effect].
 	Begin  Kind = "begin"
 	Commit Kind = "commit"
 	// A message was written in a transaction: Tx, M, Type, Key, KeySeq, Hash.
@@ -23,14 +26,15 @@ const (
 	// Leases of a scope: Scope, Owner, O (gained, renewed, lost, released), Slots, and for
 	// the first two At and Exp.
 	Lease Kind = "lease"
-	// A relay has a row: M, Slot, Epoch; Why is the reason when it was held.
+	// A relay has a row: M, Source, Slot, Epoch; Why is the reason when it was held.
 	Claim Kind = "claim"
 	// It is about to publish it: M, Slot, Epoch, Try, Lane.
 	Publish Kind = "publish"
 	// The broker returned that try: no queue is bound.
 	Return Kind = "return"
 	// The broker's word on that try, O: ack, nack, refused (can never be sent), closed (the
-	// broker closed the channel over it or another), not sent, unknown.
+	// broker closed the channel over it or another), not sent, unknown. A try whose word is
+	// overdue is unknown, and may get it later.
 	Confirm Kind = "confirm"
 	// Its row is deleted as sent: M, Slot, Epoch, O: ok, stale (the lease had passed on:
 	// nothing was done), fail, unknown. Why: expired or unheard, when it was not sent.
@@ -45,7 +49,7 @@ const (
 	Link Kind = "link"
 
 	// The bindings of a group are there (O on) or were taken away (off): G, Type; no Type
-	// stands for all of them.
+	// stands for all of them. Why is ordered for a group that keeps the order of keys.
 	Bind Kind = "bind"
 	// A delivery came: M, Type, G, Queue, Session, Tag, Redelivered, Hash.
 	Deliver Kind = "deliver"
@@ -144,6 +148,8 @@ const (
 	Unknown = "unknown"
 	Stale   = "stale"
 	Timeout = "timeout"
+
+	RolledBack = "rolled back"
 
 	Ack     = "ack"
 	Nack    = "nack"

@@ -23,7 +23,7 @@ func (r *Recorder) OnEnqueued(ctx context.Context, msgs []*outlast.Message) {
 
 // OnClaimed implements [outlast.HookClaimed].
 func (r *Recorder) OnClaimed(row *outlast.Row, lease outlast.Lease) {
-	r.Record(Event{E: Claim, M: row.ID, Slot: lease.Slot, Epoch: lease.Epoch, Why: string(row.Reason)})
+	r.Record(Event{E: Claim, M: row.ID, Source: row.Source, Slot: lease.Slot, Epoch: lease.Epoch, Why: string(row.Reason)})
 }
 
 // OnSending implements [outlast.HookSending].
@@ -160,9 +160,11 @@ func (r *Recorder) OnSubscribed(g outlast.GroupTopology, _ string, foreign bool)
 		return
 	}
 	for _, b := range g.Bindings {
-		if _, known := r.bound.LoadOrStore(g.Group+" "+b.Type, true); !known {
-			r.Record(Event{E: Bind, O: On, G: g.Group, Type: b.Type})
+		e := Event{E: Bind, O: On, G: g.Group, Type: b.Type}
+		if g.Ordered {
+			e.Why = "ordered"
 		}
+		r.Record(e)
 	}
 }
 

@@ -14,8 +14,16 @@ import (
 type Ledger struct {
 	// Engine is "postgres" or "sqlite".
 	Engine string
-	// Name of the database, for people.
+	// Name of the database; each has another one.
 	Name string
+}
+
+// name is empty for no ledger.
+func (l *Ledger) name() string {
+	if l == nil {
+		return ""
+	}
+	return l.Name
 }
 
 const ledgerTable = "outlast_ledger"

@@ -21,7 +21,6 @@ type Recorder struct {
 	buf  []byte
 
 	effects sync.Map // effectKey to the tx of the handler that runs
-	bound   sync.Map // bindings that were recorded
 }
 
 type effectKey struct{ group, id string }
@@ -125,7 +124,6 @@ func (r *Recorder) Acted(name, group, id, why string) {
 // Unbound records that the bindings of a group were taken away, for one type or, when
 // it is empty, for all.
 func (r *Recorder) Unbound(group, typ string) {
-	r.bound.Clear()
 	r.Record(Event{E: Bind, O: Off, G: group, Type: typ})
 }
 

@@ -48,7 +48,7 @@ func (r *Recorder) Begin(ctx context.Context, db *sql.DB, ledger *Ledger) (conte
 		return ctx, nil, err
 	}
 	t := &Tx{Tx: tx, r: r, id: outlast.NewID()}
-	r.Record(Event{E: Begin, Tx: t.id})
+	r.Record(Event{E: Begin, Tx: t.id, Name: ledger.name()})
 	if err := ledger.write(ctx, tx, t.id, "", ""); err != nil {
 		_ = t.Rollback()
 		return ctx, nil, err
@@ -68,7 +68,7 @@ func (t *Tx) Commit() error {
 func (t *Tx) Rollback() error {
 	err := t.Tx.Rollback()
 	if !errors.Is(err, sql.ErrTxDone) {
-		t.end(Fail, nil) // whatever became of the connection: nobody has asked for a commit
+		t.end(RolledBack, nil) // whatever became of the connection: nobody has asked for a commit
 	}
 	return err
 }
@@ -111,7 +111,7 @@ func (r *Recorder) Middleware(ledger *Ledger) outlast.Middleware {
 		return func(ctx context.Context, tx outlast.Tx, d *outlast.Delivered) error {
 			id := outlast.NewID()
 			r.effects.Store(effectKey{d.Group, d.Message.ID}, id)
-			r.Record(Event{E: Begin, Tx: id, G: d.Group, M: d.Message.ID, N: d.Attempt})
+			r.Record(Event{E: Begin, Tx: id, Name: ledger.name(), G: d.Group, M: d.Message.ID, N: d.Attempt})
 			if ledger != nil {
 				if err := ledger.write(ctx, tx, id, d.Group, d.Message.ID); err != nil {
 					return err

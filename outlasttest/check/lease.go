@@ -1,0 +1,91 @@
+package check
+
+import (
+	"github.com/outlastmq/outlast/outlasttest/history"
+)
+
+// leases follows who has which slot, by the clock of the database.
+type leases struct {
+	slots  map[slotOf]*held
+	owners map[ownerOf]int64 // the end of its record
+}
+
+type slotOf struct {
+	scope string
+	slot  int64
+}
+
+type ownerOf struct{ scope, owner string }
+
+// held is the last lease of a slot.
+type held struct {
+	owner string
+	epoch int64
+	over  bool  // released: nobody need wait for its end
+	end   int64 // of a lease that was lost, by what was known then; 0: its owner's record counts
+}
+
+func newLeases() leases {
+	return leases{slots: map[slotOf]*held{}, owners: map[ownerOf]int64{}}
+}
+
+func (c *checker) lease(e *history.Entry) {
+	l := &c.leases
+	who := ownerOf{e.Scope, e.Owner}
+	switch e.O {
+	case "renewed":
+		l.owners[who] = max(l.owners[who], e.Exp)
+	case "gained":
+		l.owners[who] = max(l.owners[who], e.Exp)
+		for _, s := range e.Slots {
+			c.gained(e, slotOf{e.Scope, s[0]}, s[1])
+		}
+	case "lost", "released":
+		expired := false
+		for _, s := range e.Slots {
+			h := l.slots[slotOf{e.Scope, s[0]}]
+			if h == nil || h.owner != e.Owner || h.epoch != s[1] {
+				continue
+			}
+			switch {
+			case e.O == "released":
+				h.over = true
+			case !h.over:
+				h.end, expired = l.owners[who], true // what the owner gets later is another lease
+			}
+		}
+		if expired {
+			c.rare[rareLease]++
+		}
+	}
+}
+
+// gained compares a lease with the one before it: that must have ended.
+func (c *checker) gained(e *history.Entry, at slotOf, epoch int64) {
+	c.tested[9]++
+	l := &c.leases
+	h := l.slots[at]
+	if h == nil {
+		l.slots[at] = &held{owner: e.Owner, epoch: epoch}
+		return
+	}
+	x := Example{scope: at.scope, slot: at.slot, at: e.T}
+	switch {
+	case epoch < h.epoch && e.Owner != h.owner:
+		return // told late: what followed was told already
+	case epoch == h.epoch && e.Owner != h.owner:
+		c.violated(9, x, "slot %d of %s has two owners under epoch %d: %s and %s", at.slot, at.scope, epoch, h.owner, e.Owner)
+	case epoch > h.epoch && e.Owner != h.owner && !h.over && e.At != 0:
+		end := h.end
+		if end == 0 {
+			end = l.owners[ownerOf{at.scope, h.owner}]
+		}
+		if end > e.At {
+			c.violated(9, x, "%s took slot %d of %s at %s by the database's clock, while %s had it until %s",
+				e.Owner, at.slot, at.scope, clock(e.At*1000), h.owner, clock(end*1000))
+		}
+	}
+	if epoch >= h.epoch {
+		*h = held{owner: e.Owner, epoch: epoch}
+	}
+}

@@ -1,0 +1,180 @@
+package check
+
+import (
+	"time"
+
+	"github.com/outlastmq/outlast/outlasttest/history"
+)
+
+const (
+	rareCommit    = "commit unknown"
+	rareConfirm   = "confirm unknown"
+	rareReturn    = "return"
+	rareLease     = "lease expiry"
+	rareStaleMark = "stale mark"
+	rareAgain     = "redelivery"
+	rareSettle    = "stale settle"
+	rareBlocked   = "blocked connection"
+	rareLeader    = "leader change"
+)
+
+// relay takes what a relay does to a row.
+func (c *checker) relay(e *history.Entry) {
+	i := c.message(e.M)
+	m := c.messages.at(i)
+	switch e.E {
+	case history.Claim:
+		c.claim(e, i, m)
+	case history.Publish:
+		c.publish(e, i, m)
+	case history.Return:
+		c.rare[rareReturn]++
+		inc(&m.returns)
+	case history.Confirm:
+		c.confirm(e, m)
+	case history.Mark:
+		c.mark(e, i, m)
+	case history.Hold:
+		c.hold(e, i, m)
+	case history.Release:
+		if e.O == history.Stale {
+			c.rare[rareStaleMark]++
+		}
+	}
+}
+
+func (c *checker) claim(e *history.Entry, i int32, m *message) {
+	c.tested[10]++
+	if m.source == 0 {
+		m.source = c.sources.of(e.Source)
+	}
+	if m.marked != 0 && e.Epoch >= m.marked {
+		c.violated(10, Example{m: i, at: e.T}, "its row was claimed under epoch %d after it had been deleted as sent under epoch %d", e.Epoch, m.marked)
+	}
+	if e.Epoch > m.claimed {
+		m.claimed = e.Epoch
+		inc(&m.epochs)
+	}
+}
+
+func (c *checker) publish(e *history.Entry, i int32, m *message) {
+	if m.first == 0 {
+		m.first = e.T
+	}
+	if m.marked != 0 && e.Epoch >= m.marked {
+		c.violated(10, Example{m: i, at: e.T}, "it was published under epoch %d after its row had been deleted as sent", e.Epoch)
+	}
+	if p, found := c.purges[m.source]; found && e.Epoch == m.claimed && m.enqueued != 0 && m.enqueued/1000+1000 < p.before {
+		c.violated(16, Example{m: i, at: e.T}, "it was enqueued at %s and is still being sent, although the inbox of %s forgot at %s what was enqueued before %s",
+			clock(m.enqueued), p.group, clock(p.at), clock(p.before*1000))
+	}
+}
+
+func (c *checker) confirm(e *history.Entry, m *message) {
+	switch e.O {
+	case history.Ack:
+		inc(&m.acks)
+		m.acked, m.lastAck = max(m.acked, e.Epoch), e.T
+	case history.Unknown:
+		c.rare[rareConfirm]++
+		inc(&m.unsure)
+	case history.Nack, history.Refused, history.Closed:
+		inc(&m.refusals)
+	}
+}
+
+func (c *checker) mark(e *history.Entry, i int32, m *message) {
+	c.tested[7]++
+	if e.O != history.OK {
+		inc(&m.unsure)
+		if e.O == history.Stale {
+			c.rare[rareStaleMark]++
+		}
+		return
+	}
+	switch {
+	case e.Why == "expired":
+		m.flags |= isExpired
+	case e.Why == "unheard" && m.returns > 0:
+		m.flags |= isExpired
+	case m.acked != e.Epoch:
+		c.violated(7, Example{m: i, at: e.T}, "its row was deleted as sent under epoch %d, and no publish of it under that epoch was confirmed before", e.Epoch)
+	}
+	m.flags |= isMarked
+	m.marked = max(e.Epoch, 1)
+	if m.claimed > e.Epoch {
+		c.violated(9, Example{m: i, at: e.T}, "its row was deleted under epoch %d, although another relay had claimed it under epoch %d", e.Epoch, m.claimed)
+	}
+}
+
+func (c *checker) hold(e *history.Entry, i int32, m *message) {
+	if e.O == history.Stale {
+		c.rare[rareStaleMark]++
+	}
+	if e.O != history.OK || (e.Why != "backoff" && e.Why != "refused") {
+		return
+	}
+	c.tested[12]++
+	if e.Why == "refused" { // by its own limits, perhaps, which the broker never saw
+		inc(&m.refusals)
+	}
+	if e.N > int(m.refusals) {
+		c.violated(12, Example{m: i, at: e.T}, "the relay counts %d failed attempts of it, and it was refused %d times: an outage was counted", e.N, m.refusals)
+	}
+}
+
+// purge is the widest of a source so far.
+type purge struct {
+	before int64 // Unix microseconds
+	at     int64
+	group  string
+}
+
+func (c *checker) purged(e *history.Entry) {
+	if e.O == history.Fail || e.N == 0 && e.O != history.Unknown {
+		return
+	}
+	c.tested[16]++
+	s := c.sources.of(e.Source)
+	if e.At > c.purges[s].before {
+		c.purges[s] = purge{before: e.At, at: e.T, group: e.G}
+	}
+}
+
+// bound is a time in which a binding was there.
+type bound struct {
+	from, to int64 // to 0: it is there still
+}
+
+func (c *checker) bind(e *history.Entry) {
+	g := c.groups.of(e.G)
+	if e.Why == "ordered" {
+		c.order.ordered[g], c.ledger.ordered[g] = true, true
+	}
+	if e.O == history.On {
+		key := [2]int32{g, c.types.of(e.Type)}
+		list := c.bindings[key]
+		if len(list) == 0 || list[len(list)-1].to != 0 {
+			c.bindings[key] = append(list, bound{from: e.T})
+		}
+		return
+	}
+	typ := c.types.of(e.Type)
+	for key, list := range c.bindings {
+		if key[0] == g && (typ == 0 || key[1] == typ) && list[len(list)-1].to == 0 {
+			list[len(list)-1].to = e.T
+		}
+	}
+}
+
+// wasBound reports whether a binding was there all the time.
+func wasBound(list []bound, from, to int64) bool {
+	for _, b := range list {
+		if b.from <= from && (b.to == 0 || b.to >= to) {
+			return true
+		}
+	}
+	return false
+}
+
+func clock(ns int64) string { return time.Unix(0, ns).UTC().Format("15:04:05.000000") }
