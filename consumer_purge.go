@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/outlastmq/outlast/internal/planted"
 )
 
 const (
@@ -21,7 +23,7 @@ type purger struct {
 }
 
 func (p *purger) saw(m *Message) {
-	if m.SettledBefore.IsZero() {
+	if m.SettledBefore.IsZero() && !planted.On(planted.DeleteByAge) {
 		return
 	}
 	p.mu.Lock()
@@ -30,7 +32,7 @@ func (p *purger) saw(m *Message) {
 	if !known && len(p.before) >= maxSources {
 		return // its rows are purged by an instance or a run that knows it
 	}
-	if m.SettledBefore.After(was) {
+	if m.SettledBefore.After(was) || planted.On(planted.DeleteByAge) {
 		p.before[m.Source] = m.SettledBefore
 	}
 }
@@ -40,6 +42,9 @@ func (p *purger) requests(group string, age time.Duration) []PurgeRequest {
 	defer p.mu.Unlock()
 	list := make([]PurgeRequest, 0, len(p.before))
 	for source, t := range p.before {
+		if planted.On(planted.DeleteByAge) {
+			t, age = time.Now(), time.Second
+		}
 		list = append(list, PurgeRequest{Group: group, Source: source, SettledBefore: t, Age: age, Limit: purgeRows})
 	}
 	return list
@@ -47,7 +52,7 @@ func (p *purger) requests(group string, age time.Duration) []PurgeRequest {
 
 // purgeLoop has the inbox forget, rarely and in small pieces.
 func (r *consumerRun) purgeLoop(ctx context.Context) {
-	for sleep(ctx, purgeEvery/2+jitter(purgeEvery), nil) {
+	for sleep(ctx, purgePause(), nil) {
 		for _, req := range r.purge.requests(r.c.conf.Group, r.c.conf.DedupWindow) {
 			if err := r.purgeSource(ctx, req); err != nil && ctx.Err() == nil {
 				r.c.log.Warn("purge the inbox: trying again later", "source", req.Source, "error", err)
@@ -55,6 +60,13 @@ func (r *consumerRun) purgeLoop(ctx context.Context) {
 			}
 		}
 	}
+}
+
+func purgePause() time.Duration {
+	if planted.On(planted.DeleteByAge) {
+		return time.Second
+	}
+	return purgeEvery/2 + jitter(purgeEvery)
 }
 
 func (r *consumerRun) purgeSource(ctx context.Context, req PurgeRequest) error {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/outlastmq/outlast/internal/planted"
 )
 
 // errAgain says that a step has learnt something and the next one can use it at once.
@@ -57,6 +59,9 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 // step takes a task one transaction further. Nil means that it is settled; an
 // error, that the database gave trouble and the same step must be taken again.
 func (r *consumerRun) step(ctx context.Context, t *task) error {
+	if planted.On(planted.AckBeforeCommit) {
+		r.ack(t)
+	}
 	tx, err := r.c.inbox.Begin(ctx, r.c.conf.Group, []Mark{t.mark})
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package outlast
 
 import (
 	"time"
+
+	"github.com/outlastmq/outlast/internal/planted"
 )
 
 // push makes a flight ready on its route, at the end or, for one that was sent
@@ -38,6 +40,11 @@ func (r *relayRun) pump(now time.Time) {
 	}
 	for lane, ps := range batches {
 		r.pub.Send(lane, ps)
+		if planted.On(planted.MarkBeforeConfirm) {
+			for _, p := range ps {
+				r.confirmed(now, p.Owner.(*flight))
+			}
+		}
 	}
 }
 
@@ -168,6 +175,11 @@ func (r *relayRun) result(now time.Time, f *flight, res Result) {
 		return
 	}
 	alone := r.flights.suspect == f || f.route.probe == f
+	if planted.On(planted.AttemptsBurnt) && (res.Outcome == OutcomeNotSent || res.Outcome == OutcomeUnknown) {
+		r.failFlight(f, HeldBackoff, res.Err)
+		r.leaveKey(now, f)
+		return
+	}
 	switch res.Outcome {
 	case OutcomeConfirmed:
 		r.confirmed(now, f)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/planted"
 	"github.com/outlastmq/outlast/internal/sqlfile"
 )
 
@@ -96,6 +97,7 @@ func (s *store) prepare() error {
 	names := s.conf.names()
 	var err error
 	if s.sql, err = sqlfile.LoadQueries(sqlFiles, "sql/*.sql", names); err == nil {
+		planted.SQL(s.sql)
 		s.migrations, err = sqlfile.LoadMigrations(migrationFiles, "migrations", names)
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/planted"
 )
 
 // encoded is a message that is known to fit: Publish frames can be appended from it
@@ -82,6 +83,9 @@ func (e encoded) appendMethod(b []byte) []byte {
 	b = append(b, 0, 60, 0, 40, 0, 0)
 	b = appendShort(b, e.p.Exchange)
 	b = appendShort(b, e.p.RoutingKey)
+	if planted.On(planted.NoMandatory) {
+		return append(b, 0)
+	}
 	return append(b, 1) // mandatory
 }
 

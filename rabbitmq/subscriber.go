@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/planted"
 )
 
 var (
@@ -28,6 +30,21 @@ type subscriber struct {
 
 	last     outlast.Link
 	asserted string // the last failure of a later assertion, so that it is logged once
+
+	current atomic.Pointer[subscription] // for planted.RawTag
+}
+
+// rawTag makes the bug planted.RawTag: a delivery whose tag is acknowledged on the
+// subscription of now, where it is that of another message.
+func (s *subscriber) rawTag(d *outlast.Delivery) *outlast.Delivery {
+	var raw *outlast.Delivery
+	raw = outlast.NewDelivery(d.Message, d.Queue, d.Redelivered, func() bool {
+		now := s.current.Load()
+		raw.Session = now.name
+		return now.ack(raw.Tag)
+	})
+	raw.Session, raw.Tag = d.Session, d.Tag
+	return raw
 }
 
 // Run subscribes, and again after every loss, until ctx ends; it then returns nil
@@ -123,6 +140,9 @@ func (s *subscriber) once(ctx context.Context) error {
 		return errorOf("subscribe to queue "+fmt.Sprintf("%q", s.queue()), err)
 	}
 	defer sub.end()
+	if planted.On(planted.RawTag) {
+		s.current.Store(sub)
+	}
 	s.link(outlast.LinkUp, "")
 	return s.receive(ctx, session, sub)
 }
@@ -209,6 +229,9 @@ func (s *subscriber) deliver(sub *subscription, d amqp.Delivery) {
 	tag := d.DeliveryTag
 	delivery := outlast.NewDelivery(m, s.queue(), d.Redelivered, func() bool { return sub.ack(tag) })
 	delivery.Session, delivery.Tag = sub.name, tag
+	if planted.On(planted.RawTag) {
+		delivery = s.rawTag(delivery)
+	}
 	delivery.Problem = problem
 	s.c.Deliver(delivery)
 }

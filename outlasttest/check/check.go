@@ -94,10 +94,10 @@ func (r *Report) Verdict(name string) *Verdict {
 }
 
 // Files checks a history of some files. It reads them once, merged by time, and
-// again for the stories when there are violations. It needs about 400 bytes of memory
-// for each message and the transaction that wrote it, and as much for each group
-// that handles it (TestMemoryOfManyMessages measures it). Errors name the file and line
-// that is no history.
+// again for the stories when there are violations. A message that one group handled,
+// with its two transactions, takes about 650 bytes of memory and 50 microseconds of a
+// core: a million of them 0.65 GB and less than a minute (TestMemoryOfManyMessages).
+// Errors name the file and line that is no history.
 func Files(ctx context.Context, opt Options, paths ...string) (*Report, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("check: no history files")

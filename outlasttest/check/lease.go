@@ -76,6 +76,9 @@ func (c *checker) gained(e *history.Entry, at slotOf, epoch int64) {
 	case epoch == h.epoch && e.Owner != h.owner:
 		c.violated(9, x, "slot %d of %s has two owners under epoch %d: %s and %s", at.slot, at.scope, epoch, h.owner, e.Owner)
 	case epoch > h.epoch && e.Owner != h.owner && !h.over && e.At != 0:
+		if h.end == 0 { // nobody told that it was lost: its owner is dead, or does not know yet
+			c.rare[rareLease]++
+		}
 		end := h.end
 		if end == 0 {
 			end = l.owners[ownerOf{at.scope, h.owner}]

@@ -1,0 +1,121 @@
+package planted
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outlastmq/outlast/outlasttest/check"
+)
+
+// bugs are what is planted, with the invariants of which at least one must catch it.
+var bugs = []struct {
+	name     string
+	caughtBy []string
+	// atRest: only the end tells, when nothing moves any more.
+	atRest bool
+	// short: it is caught at once, so that every test run may see it.
+	short bool
+}{
+	{"ack-before-commit", []string{"I6"}, false, true},
+	{"mark-before-confirm", []string{"I7"}, false, false},
+	{"max-id-cursor", []string{"I1"}, true, false},
+	{"no-epoch-in-mark", []string{"I9"}, false, false},
+	{"app-clock-lease", []string{"I9"}, false, false},
+	{"no-mandatory", []string{"I1"}, true, false},
+	{"raw-tag-after-reconnect", []string{"I8"}, false, false},
+	{"delete-by-age", []string{"I16"}, false, false},
+	{"attempts-burnt-by-outage", []string{"I12"}, false, true},
+	{"check-then-insert-inbox", []string{"I4"}, false, false},
+}
+
+// all is set by make planted.
+func all() bool { return os.Getenv("OUTLAST_TEST_PLANTED") == "all" }
+
+const rounds = 4 // of storms, at most
+
+// TestPlantedBugsAreCaught: each bug in turn, alone, until the checker sees it.
+func TestPlantedBugsAreCaught(t *testing.T) {
+	var table strings.Builder
+	for _, b := range bugs {
+		if !b.short && !all() {
+			continue
+		}
+		t.Run(b.name, func(t *testing.T) {
+			g := newRig(t, b.name)
+			g.run()
+			caught := func(r *check.Report) *check.Verdict {
+				for _, id := range b.caughtBy {
+					if v := r.Verdict(id); v.State == check.Violated {
+						return v
+					}
+				}
+				return nil
+			}
+			var verdict *check.Verdict
+			for range rounds {
+				g.storm()
+				if b.atRest {
+					g.rest(10 * time.Second)
+				}
+				report := g.check()
+				if verdict = caught(report); verdict != nil || b.atRest {
+					break
+				}
+			}
+			if verdict == nil {
+				t.Fatalf("not caught by any of %v after %v", b.caughtBy, time.Since(g.began).Round(time.Second))
+			}
+			took := time.Since(g.began).Round(100 * time.Millisecond)
+			x := verdict.Examples[0]
+			t.Logf("caught by %s after %v: %s\n%s\n%s", verdict.ID, took, x.Text, x.Message, strings.Join(x.Story, "\n"))
+			fmt.Fprintf(&table, "| %s | %s | %.1f s | %d | %s |\n", b.name, verdict.ID, took.Seconds(), verdict.Violations, x.Text)
+		})
+	}
+	if path := os.Getenv("OUTLAST_TEST_PLANTED_TABLE"); path != "" {
+		if err := os.WriteFile(path, []byte(table.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestWithoutABugNothingIsViolated: the same processes and the same storms.
+func TestWithoutABugNothingIsViolated(t *testing.T) {
+	if !all() {
+		t.Skip("make planted runs it: it takes half a minute")
+	}
+	g := newRig(t, "")
+	g.run()
+	for range 2 {
+		g.storm()
+	}
+	g.rest(time.Minute)
+	report := g.check()
+	var text strings.Builder
+	if err := report.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(text.String())
+	if report.Violated() {
+		t.Error("a violation without a bug")
+	}
+	for _, v := range report.Verdicts {
+		if slices.Contains([]string{"I1", "I2", "I3", "I4", "I6", "I7", "I8", "I9", "I10", "I11", "I13", "I17"}, v.ID) && v.State != check.Holds {
+			t.Errorf("%s: %s (%s)", v.ID, v.State, v.Note)
+		}
+	}
+}
+
+// run starts everything.
+func (g *rig) run() {
+	g.began = time.Now()
+	for _, name := range []string{"consumer-1", "consumer-2", "relay-1", "relay-2"} {
+		g.start(name)
+	}
+	g.pause(time.Second) // the queue is there
+	g.start("writer")
+	g.pause(500 * time.Millisecond)
+}
