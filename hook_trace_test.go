@@ -95,9 +95,13 @@ func testAroundBatch(t *testing.T) {
 	r.send(orders("a", 1, 8)...)
 	time.Sleep(time.Minute)
 	synctest.Wait()
-	count := map[outlast.HandledResult]int{}
-	for _, result := range a.results() {
-		count[result]++
+	count, told := map[outlast.HandledResult]int{}, false
+	for _, h := range a.ends {
+		count[h.Result]++
+		told = told || h.Result == outlast.HandledAgain && h.Err != nil
+	}
+	if !told {
+		t.Error("no roll-back tells its error")
 	}
 	if count[outlast.HandledOK] != 7 || count[outlast.HandledDead] != 1 || count[outlast.HandledAgain] == 0 || len(a.ends) != a.begun {
 		t.Errorf("%d begins, ends %v", a.begun, count)
