@@ -129,6 +129,11 @@ prove: ## The long proofs: a million rows, an outage of a minute, a hundred roun
 failures: ## Run the tests of the catalogue of failures and write docs/failures.md
 	@lab/install run sh -c 'cd lab && $(GO) run ./catalogue run'
 
+.PHONY: planted
+planted: ## Prove the checker of histories: ten known bugs, each caught, and none without one
+	@lab/install
+	cd lab && OUTLAST_TEST_PLANTED=all OUTLAST_TEST_PLANTED_TABLE=$(CURDIR)/bin/planted.md $(GO) test -count=1 -v -timeout 1h ./planted
+
 .PHONY: fmt
 fmt: ## Format all Go files
 	gofmt -w .

@@ -20,6 +20,12 @@ func On(b Bug) bool { return b == chosen }
 
 // SQL changes statements for bugs that are in SQL.
 func SQL(statements map[string]string) {
+	changed := false
+	defer func() {
+		if inSQL := chosen == NoEpochInMark || chosen == AppClockLease || chosen == CheckThenInsert; inSQL && !changed {
+			panic("planted: the statements that have to be changed for " + string(chosen) + " are not as they were")
+		}
+	}()
 	for name, text := range statements {
 		switch {
 		case chosen == NoEpochInMark && strings.HasPrefix(name, "settle_"):
@@ -29,6 +35,7 @@ func SQL(statements map[string]string) {
 		case chosen == CheckThenInsert && name == "mark":
 			text = checkThenInsert(text)
 		}
+		changed = changed || text != statements[name]
 		statements[name] = text
 	}
 }
