@@ -108,6 +108,7 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 			for range rounds {
 				g.storm()
 				if b.atRest {
+					g.pause(3 * time.Second) // leases change hands no more
 					g.rest(10 * time.Second)
 				}
 				report := g.check()

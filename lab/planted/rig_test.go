@@ -223,7 +223,7 @@ func (g *rig) restore(p *proxy.Proxy) {
 	}
 }
 
-// storm is about eight seconds of every fault that a bug may need.
+// storm is about nine seconds of every fault that a bug may need.
 func (g *rig) storm() {
 	for range 3 {
 		g.pause(300 * time.Millisecond)
@@ -232,7 +232,7 @@ func (g *rig) storm() {
 		g.fault("consumer loses its broker", 20*time.Millisecond, g.consumerMQ.Cut, func() { g.restore(g.consumerMQ) })
 	}
 	g.fault("broker has no binding", 500*time.Millisecond, func() { g.rebind(false) }, func() { g.rebind(true) })
-	g.fault("relay loses its database", 2500*time.Millisecond, g.relayDB.Stall, func() { g.restore(g.relayDB) })
+	g.fault("relay loses its database", 4*time.Second, g.relayDB.Stall, func() { g.restore(g.relayDB) })
 	g.fault("broker down for relays", 1500*time.Millisecond, g.relayMQ.Cut, func() { g.restore(g.relayMQ) })
 	g.rec.Fault("consumer killed", "", "")
 	g.kill("consumer-1")
