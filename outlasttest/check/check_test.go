@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/outlastmq/outlast/outlasttest/check"
-	. "github.com/outlastmq/outlast/outlasttest/history" //nolint:revive // a history reads as one
+	"github.com/outlastmq/outlast/outlasttest/history"
 )
 
 // A good history violates nothing.
@@ -35,112 +35,112 @@ func TestViolations(t *testing.T) {
 		says      string
 	}{
 		{"I1", "a row is deleted as sent and nobody got the message", func(t *testing.T) script {
-			s := good().drop(t, Bind, "")
-			for _, k := range []Kind{Deliver, Begin, Start, Tried, Effect, Settle} {
+			s := good().drop(t, history.Bind, "")
+			for _, k := range []history.Kind{history.Deliver, history.Begin, history.Start, history.Tried, history.Effect, history.Settle} {
 				s = s.drop(t, k, m1)
 			}
-			return s.drop(t, LedgerRow, "effect-1")
+			return s.drop(t, history.LedgerRow, "effect-1")
 		}, "nobody got it"},
 		{"I1", "a bound group never got it", func(t *testing.T) script {
-			return good().before(t, Claim, m1, "audit", Event{E: Bind, O: On, G: "audit", Type: "order.placed.v1"})
+			return good().before(t, history.Claim, m1, "audit", history.Event{E: history.Bind, O: history.On, G: "audit", Type: "order.placed.v1"})
 		}, "nothing became of it in audit"},
-		{"I1", "its effect is not in the ledger", func(t *testing.T) script { return good().drop(t, LedgerRow, "effect-1") }, "nothing became of it"},
+		{"I1", "its effect is not in the ledger", func(t *testing.T) script { return good().drop(t, history.LedgerRow, "effect-1") }, "nothing became of it"},
 		{"I1", "it is still in the outbox", func(t *testing.T) script {
-			return good().drop(t, Mark, m1).after(t, Quiesce, "", "test", Event{E: Left, Name: "pending", M: m1})
+			return good().drop(t, history.Mark, m1).after(t, history.Quiesce, "", "test", history.Event{E: history.Left, Name: "pending", M: m1})
 		}, "still in the outbox"},
-		{"I2", "it was sent and its transaction did not commit", func(t *testing.T) script { return good().drop(t, LedgerRow, "business-1") }, "did not commit"},
+		{"I2", "it was sent and its transaction did not commit", func(t *testing.T) script { return good().drop(t, history.LedgerRow, "business-1") }, "did not commit"},
 		{"I2", "nobody enqueued it", func(t *testing.T) script {
-			return good().drop(t, Enqueue, m1)
+			return good().drop(t, history.Enqueue, m1)
 		}, "nobody in this history"},
 		{"I2", "it was published before it was written", func(t *testing.T) script {
-			return good().before(t, Enqueue, m1, "orders", Event{E: Publish, M: m1, Slot: 1, Epoch: 1, Try: 1})
+			return good().before(t, history.Enqueue, m1, "orders", history.Event{E: history.Publish, M: m1, Slot: 1, Epoch: 1, Try: 1})
 		}, "before it was enqueued"},
 		{"I3", "the body changed", func(t *testing.T) script {
-			return good().change(t, Deliver, m1, func(e *Event) { e.Hash = "dead" })
+			return good().change(t, history.Deliver, m1, func(e *history.Event) { e.Hash = "dead" })
 		}, "not what was enqueued"},
 		{"I4", "two effects in the ledger", func(t *testing.T) script {
-			return good().after(t, LedgerRow, "effect-1", "test", Event{E: LedgerRow, Name: "billing", Tx: "other", G: "billing", M: m1, Seq: 9, At: 6})
+			return good().after(t, history.LedgerRow, "effect-1", "test", history.Event{E: history.LedgerRow, Name: "billing", Tx: "other", G: "billing", M: m1, Seq: 9, At: 6})
 		}, "2 times"},
 		{"I5", "two messages of a key change places", func(t *testing.T) script {
-			return good().change(t, Enqueue, m1, func(e *Event) { e.KeySeq = 2 }).change(t, Enqueue, m2, func(e *Event) { e.KeySeq = 1 })
+			return good().change(t, history.Enqueue, m1, func(e *history.Event) { e.KeySeq = 2 }).change(t, history.Enqueue, m2, func(e *history.Event) { e.KeySeq = 1 })
 		}, "after that of number 2"},
 		{"I6", "it was acknowledged before the commit", func(t *testing.T) script {
-			return good().before(t, Begin, "effect-1", "billing", Event{E: Settle, G: "billing", M: m1, Session: "s1", Tag: 1, O: Ack}).
-				change(t, LedgerRow, "effect-1", func(e *Event) { e.At = 1 << 50 })
+			return good().before(t, history.Begin, "effect-1", "billing", history.Event{E: history.Settle, G: "billing", M: m1, Session: "s1", Tag: 1, O: history.Ack}).
+				change(t, history.LedgerRow, "effect-1", func(e *history.Event) { e.At = 1 << 50 })
 		}, "had not committed"},
-		{"I7", "its row is deleted without a confirm", func(t *testing.T) script { return good().drop(t, Confirm, m1) }, "no publish of it"},
+		{"I7", "its row is deleted without a confirm", func(t *testing.T) script { return good().drop(t, history.Confirm, m1) }, "no publish of it"},
 		{"I7", "its row is deleted after a return", func(t *testing.T) script {
-			return good().change(t, Confirm, m1, func(e *Event) { e.E, e.O = Return, "" })
+			return good().change(t, history.Confirm, m1, func(e *history.Event) { e.E, e.O = history.Return, "" })
 		}, "no publish of it"},
 		{"I7", "the confirm came later", func(t *testing.T) script {
-			return good().drop(t, Confirm, m1).after(t, Mark, m1, "orders", Event{E: Confirm, M: m1, Slot: 1, Epoch: 1, Try: 1, O: Ack})
+			return good().drop(t, history.Confirm, m1).after(t, history.Mark, m1, "orders", history.Event{E: history.Confirm, M: m1, Slot: 1, Epoch: 1, Try: 1, O: history.Ack})
 		}, "no publish of it"},
 		{"I8", "settled twice", func(t *testing.T) script {
-			return good().after(t, Settle, m1, "billing", Event{E: Settle, G: "billing", M: m1, Session: "s1", Tag: 1, O: Ack})
+			return good().after(t, history.Settle, m1, "billing", history.Event{E: history.Settle, G: "billing", M: m1, Session: "s1", Tag: 1, O: history.Ack})
 		}, "settled twice"},
 		{"I8", "settled on another session", func(t *testing.T) script {
-			return good().change(t, Settle, m1, func(e *Event) { e.Session = "s2" })
+			return good().change(t, history.Settle, m1, func(e *history.Event) { e.Session = "s2" })
 		}, "nothing had been delivered"},
 		{"I8", "the tag of another message", func(t *testing.T) script {
-			return good().change(t, Settle, m1, func(e *Event) { e.Tag = 2 })
+			return good().change(t, history.Settle, m1, func(e *history.Event) { e.Tag = 2 })
 		}, "that of another"},
 		{"I9", "a lease is taken before the other one ends", func(t *testing.T) script {
-			return good().after(t, Mark, m3, "late", Event{E: Lease, Scope: scope, Owner: owner2, O: "gained", At: 2_000_000, Exp: 99_000_000, Slots: []SlotEpoch{{1, 2}}})
+			return good().after(t, history.Mark, m3, "late", history.Event{E: history.Lease, Scope: scope, Owner: owner2, O: "gained", At: 2_000_000, Exp: 99_000_000, Slots: []history.SlotEpoch{{1, 2}}})
 		}, "while relay-1 had it"},
 		{"I9", "two owners under one epoch", func(t *testing.T) script {
-			return good().after(t, Mark, m3, "late", Event{E: Lease, Scope: scope, Owner: owner2, O: "gained", At: 12_000_000, Exp: 99_000_000, Slots: []SlotEpoch{{1, 1}}})
+			return good().after(t, history.Mark, m3, "late", history.Event{E: history.Lease, Scope: scope, Owner: owner2, O: "gained", At: 12_000_000, Exp: 99_000_000, Slots: []history.SlotEpoch{{1, 1}}})
 		}, "two owners"},
 		{"I9", "a stale mark is effective", func(t *testing.T) script {
-			return good().before(t, Mark, m1, "late", Event{E: Claim, M: m1, Source: "orders", Slot: 1, Epoch: 2})
+			return good().before(t, history.Mark, m1, "late", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 2})
 		}, "another relay had claimed it"},
 		{"I10", "a row is claimed after it was deleted", func(t *testing.T) script {
-			return good().after(t, Mark, m1, "orders", Event{E: Claim, M: m1, Source: "orders", Slot: 1, Epoch: 1})
+			return good().after(t, history.Mark, m1, "orders", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 1})
 		}, "claimed under epoch 1 after"},
 		{"I10", "a handled message is handled", func(t *testing.T) script {
-			return good().after(t, Settle, m1, "billing", Event{E: Start, G: "billing", M: m1, N: 1})
+			return good().after(t, history.Settle, m1, "billing", history.Event{E: history.Start, G: "billing", M: m1, N: 1})
 		}, "after it had been handled"},
 		{"I10", "a dead letter is handled", func(t *testing.T) script {
-			return good().after(t, Settle, m3, "billing", Event{E: Start, G: "billing", M: m3, N: 2})
+			return good().after(t, history.Settle, m3, "billing", history.Event{E: history.Start, G: "billing", M: m3, N: 2})
 		}, "nobody had replayed"},
 		{"I11", "two confirms, and nothing explains the second", func(t *testing.T) script {
-			return good().after(t, Confirm, m1, "orders", Event{E: Publish, M: m1, Slot: 1, Epoch: 1, Try: 2}, Event{E: Confirm, M: m1, Slot: 1, Epoch: 1, Try: 2, O: Ack})
+			return good().after(t, history.Confirm, m1, "orders", history.Event{E: history.Publish, M: m1, Slot: 1, Epoch: 1, Try: 2}, history.Event{E: history.Confirm, M: m1, Slot: 1, Epoch: 1, Try: 2, O: history.Ack})
 		}, "2 publishes of it were confirmed"},
 		{"I12", "the relay counts an outage", func(t *testing.T) script {
-			return good().after(t, Publish, m1, "orders", Event{E: Confirm, M: m1, Slot: 1, Epoch: 1, Try: 1, O: Unknown},
-				Event{E: Hold, M: m1, Slot: 1, Epoch: 1, O: OK, Why: "backoff", N: 1}, Event{E: Publish, M: m1, Slot: 1, Epoch: 1, Try: 2})
+			return good().after(t, history.Publish, m1, "orders", history.Event{E: history.Confirm, M: m1, Slot: 1, Epoch: 1, Try: 1, O: history.Unknown},
+				history.Event{E: history.Hold, M: m1, Slot: 1, Epoch: 1, O: history.OK, Why: "backoff", N: 1}, history.Event{E: history.Publish, M: m1, Slot: 1, Epoch: 1, Try: 2})
 		}, "an outage was counted"},
 		{"I12", "the consumer counts an outage", func(t *testing.T) script {
-			return good().change(t, Tried, m2, func(e *Event) { e.O = "transient" })
+			return good().change(t, history.Tried, m2, func(e *history.Event) { e.O = "transient" })
 		}, "something else was counted"},
 		{"I12", "tried before the pause was over", func(t *testing.T) script {
-			return good().change(t, Park, m2, func(e *Event) { e.Wait = 60_000_000_000 })
+			return good().change(t, history.Park, m2, func(e *history.Event) { e.Wait = 60_000_000_000 })
 		}, "before its pause was over"},
 		{"I13", "it does not come to rest", func(t *testing.T) script {
-			return good().change(t, Quiesce, "", func(e *Event) { e.O = Timeout }).before(t, Claim, m1, "test", Event{E: Fault, Name: "broker cut"})
+			return good().change(t, history.Quiesce, "", func(e *history.Event) { e.O = history.Timeout }).before(t, history.Claim, m1, "test", history.Event{E: history.Fault, Name: "broker cut"})
 		}, "did not come to rest"},
 		{"I13", "a subscription does not come back", func(t *testing.T) script {
-			return good().after(t, Mark, m3, "test", Event{E: Fault, Name: "broker cut"}).
-				before(t, Quiesce, "", "billing", Event{E: Link, Name: "billing.0", O: "down", Why: "connection lost"})
+			return good().after(t, history.Mark, m3, "test", history.Event{E: history.Fault, Name: "broker cut"}).
+				before(t, history.Quiesce, "", "billing", history.Event{E: history.Link, Name: "billing.0", O: "down", Why: "connection lost"})
 		}, "never came back"},
 		{"I14", "a commit fails while the broker is down", func(t *testing.T) script {
-			return good().before(t, Begin, "business-1", "test", Event{E: Fault, Name: "broker down", O: On}).
-				after(t, Commit, "business-1", "orders", Event{E: Begin, Tx: "x"}, Event{E: Commit, Tx: "x", O: Fail, Error: "no"})
+			return good().before(t, history.Begin, "business-1", "test", history.Event{E: history.Fault, Name: "broker down", O: history.On}).
+				after(t, history.Commit, "business-1", "orders", history.Event{E: history.Begin, Tx: "x"}, history.Event{E: history.Commit, Tx: "x", O: history.Fail, Error: "no"})
 		}, "only the broker was down"},
 		{"I15", "a dead letter without a reason", func(t *testing.T) script {
-			return good().change(t, Dead, m3, func(e *Event) { e.Why = "" })
+			return good().change(t, history.Dead, m3, func(e *history.Event) { e.Why = "" })
 		}, "has not a reason"},
 		{"I15", "dead and handled", func(t *testing.T) script {
-			return good().after(t, LedgerRow, "effect-1", "test", Event{E: LedgerRow, Name: "billing", Tx: "effect-3", G: "billing", M: m3, Seq: 9, At: 6})
+			return good().after(t, history.LedgerRow, "effect-1", "test", history.Event{E: history.LedgerRow, Name: "billing", Tx: "effect-3", G: "billing", M: m3, Seq: 9, At: 6})
 		}, "dead letter that nobody replayed"},
 		{"I16", "the inbox forgets what is not settled", func(t *testing.T) script {
-			return good().before(t, Publish, m3, "billing", Event{E: Purge, G: "billing", Source: "orders", N: 1, At: 1 << 50, O: OK})
+			return good().before(t, history.Publish, m3, "billing", history.Event{E: history.Purge, G: "billing", Source: "orders", N: 1, At: 1 << 50, O: history.OK})
 		}, "is still being sent"},
-		{"I17", "a commit was told and did not happen", func(t *testing.T) script { return good().drop(t, LedgerRow, "business-1") }, "its ledger row is not there"},
+		{"I17", "a commit was told and did not happen", func(t *testing.T) script { return good().drop(t, history.LedgerRow, "business-1") }, "its ledger row is not there"},
 		{"I17", "a failed commit happened", func(t *testing.T) script {
-			return good().change(t, Commit, "business-1", func(e *Event) { e.O = Fail })
+			return good().change(t, history.Commit, "business-1", func(e *history.Event) { e.O = history.Fail })
 		}, "its ledger row is there"},
 		{"I18", "goroutines leak", func(t *testing.T) script {
-			return good().after(t, Deliver, m1, "billing", Event{E: Gauge, Name: "goroutines", Value: 20}, Event{E: Gauge, Name: "goroutines", Value: 400})
+			return good().after(t, history.Deliver, m1, "billing", history.Event{E: history.Gauge, Name: "goroutines", Value: 20}, history.Event{E: history.Gauge, Name: "goroutines", Value: 400})
 		}, "20 at first, 400 in the end"},
 	}
 	covered := map[string]bool{}
@@ -175,15 +175,15 @@ func TestRareEvents(t *testing.T) {
 	if v := good().check(t).Verdict("I24"); v.State != check.NotExercised || !strings.Contains(v.Note, "stale mark") {
 		t.Errorf("a quiet run: %s (%s)", v.State, v.Note)
 	}
-	s := good().after(t, Publish, m1, "orders",
-		Event{E: Confirm, M: m1, Slot: 1, Epoch: 1, Try: 1, O: Unknown}, Event{E: Return, M: m1, Slot: 1, Epoch: 1, Try: 2},
-		Event{E: Mark, M: m1, Slot: 1, Epoch: 1, O: Stale}, Event{E: Link, Name: "relay", O: "blocked"}, Event{E: Link, Name: "relay", O: "up"},
-		Event{E: Begin, Tx: "lost", Name: "orders"}, Event{E: Commit, Tx: "lost", O: Unknown}).
-		after(t, Deliver, m1, "billing",
-			Event{E: Deliver, M: m1, G: "billing", Session: "s0", Tag: 1, Redelivered: true, Hash: "abc1"},
-			Event{E: Settle, M: m1, G: "billing", Session: "s0", Tag: 1, O: Stale}).
-		before(t, Quiesce, "", "orders", Event{E: Lease, Scope: scope, Owner: owner1, O: "lost", Slots: []SlotEpoch{{1, 1}}}).
-		before(t, Quiesce, "", "test", Event{E: Seen, Name: "leader change"})
+	s := good().after(t, history.Publish, m1, "orders",
+		history.Event{E: history.Confirm, M: m1, Slot: 1, Epoch: 1, Try: 1, O: history.Unknown}, history.Event{E: history.Return, M: m1, Slot: 1, Epoch: 1, Try: 2},
+		history.Event{E: history.Mark, M: m1, Slot: 1, Epoch: 1, O: history.Stale}, history.Event{E: history.Link, Name: "relay", O: "blocked"}, history.Event{E: history.Link, Name: "relay", O: "up"},
+		history.Event{E: history.Begin, Tx: "lost", Name: "orders"}, history.Event{E: history.Commit, Tx: "lost", O: history.Unknown}).
+		after(t, history.Deliver, m1, "billing",
+			history.Event{E: history.Deliver, M: m1, G: "billing", Session: "s0", Tag: 1, Redelivered: true, Hash: "abc1"},
+			history.Event{E: history.Settle, M: m1, G: "billing", Session: "s0", Tag: 1, O: history.Stale}).
+		before(t, history.Quiesce, "", "orders", history.Event{E: history.Lease, Scope: scope, Owner: owner1, O: "lost", Slots: []history.SlotEpoch{{1, 1}}}).
+		before(t, history.Quiesce, "", "test", history.Event{E: history.Seen, Name: "leader change"})
 	if v := s.check(t).Verdict("I24"); v.State != check.Holds {
 		t.Errorf("a run with everything: %s (%s)", v.State, v.Note)
 	}
@@ -191,7 +191,7 @@ func TestRareEvents(t *testing.T) {
 
 func TestNothingIsJudgedLostBeforeTheEnd(t *testing.T) {
 	t.Parallel()
-	v := good().drop(t, Quiesce, "").drop(t, LedgerRow, "effect-1").check(t).Verdict("I1")
+	v := good().drop(t, history.Quiesce, "").drop(t, history.LedgerRow, "effect-1").check(t).Verdict("I1")
 	if v.State == check.Holds {
 		t.Errorf("I1 holds (%s) in a history without an end", v.Note)
 	}

@@ -16,7 +16,6 @@ type faults struct {
 	n        int
 	links    map[linkOf]*linkState
 	business [2]latency // of commits: in peace, and while the broker is down
-	refused  []refusedCommit
 }
 
 type linkOf struct {
@@ -27,15 +26,7 @@ type linkOf struct {
 type linkState struct {
 	up      bool
 	stopped bool
-	blocked bool
-	since   int64
 	changed int64
-}
-
-type refusedCommit struct {
-	tx id
-	at int64
-	e  string
 }
 
 func newFaults() faults {

@@ -17,7 +17,7 @@ import (
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/memory"
 	"github.com/outlastmq/outlast/outlasttest/check"
-	. "github.com/outlastmq/outlast/outlasttest/history" //nolint:revive // a history reads as one
+	"github.com/outlastmq/outlast/outlasttest/history"
 )
 
 type order struct {
@@ -31,10 +31,10 @@ const recordedMessages = 12
 
 // record runs a service in memory, in which every fourth message fails once, and
 // returns its history.
-func record(t *testing.T) []Event {
+func record(t *testing.T) []history.Event {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "recorded.jsonl")
-	rec, err := NewRecorder(path, "orders")
+	rec, err := history.NewRecorder(path, "orders")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func record(t *testing.T) []Event {
 	for n := 1; n <= recordedMessages; n++ {
 		tx := store.Begin()
 		key := fmt.Sprint("key-", n%2)
-		if err := service.Outbox().Publish(WithKeySeq(ctx, int64(n)), tx, placed.Message(order{key, n})); err != nil {
+		if err := service.Outbox().Publish(history.WithKeySeq(ctx, int64(n)), tx, placed.Message(order{key, n})); err != nil {
 			t.Fatal(err)
 		}
 		if err := tx.Commit(); err != nil {
@@ -92,9 +92,9 @@ func record(t *testing.T) []Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var events []Event
+	var events []history.Event
 	for line := range strings.Lines(string(data)) {
-		var e Event
+		var e history.Event
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ type handledHook func(outlast.Handled)
 func (f handledHook) OnHandled(h outlast.Handled) { f(h) }
 
 // judge checks events as one file. Times stay with their places, whatever moved.
-func judge(t *testing.T, times, events []Event) *check.Report {
+func judge(t *testing.T, times, events []history.Event) *check.Report {
 	t.Helper()
 	var data []byte
 	for i, e := range events {
@@ -142,7 +142,7 @@ func TestMutations(t *testing.T) {
 			t.Fatalf("%s is violated in the history as it was recorded: %s", v.ID, v.Examples[0].Text)
 		}
 	}
-	later := func(from int, match func(Event) bool) int {
+	later := func(from int, match func(history.Event) bool) int {
 		for i := from + 1; i < len(good); i++ {
 			if match(good[i]) {
 				return i
@@ -150,65 +150,65 @@ func TestMutations(t *testing.T) {
 		}
 		return -1
 	}
-	drop := func(i int) []Event { return slices.Delete(slices.Clone(good), i, i+1) }
-	double := func(i int) []Event { return slices.Insert(slices.Clone(good), i+1, good[i]) }
-	swap := func(i, j int) []Event {
+	drop := func(i int) []history.Event { return slices.Delete(slices.Clone(good), i, i+1) }
+	double := func(i int) []history.Event { return slices.Insert(slices.Clone(good), i+1, good[i]) }
+	swap := func(i, j int) []history.Event {
 		s := slices.Clone(good)
 		s[i], s[j] = s[j], s[i]
 		return s
 	}
 	mutations := []struct {
 		name  string
-		kind  Kind
+		kind  history.Kind
 		wants string
-		make  func(i int) []Event // nil: not here
+		make  func(i int) []history.Event // nil: not here
 	}{
-		{"drop", Enqueue, "I2", drop},
-		{"drop", Confirm, "I7", drop},
-		{"drop", Deliver, "I8", drop},
-		{"drop", Effect, "I1", drop},
-		{"drop", Effect, "I6", func(i int) []Event {
-			if slices.ContainsFunc(good[:i], func(e Event) bool { return e.E == Park && e.M == good[i].M }) {
+		{"drop", history.Enqueue, "I2", drop},
+		{"drop", history.Confirm, "I7", drop},
+		{"drop", history.Deliver, "I8", drop},
+		{"drop", history.Effect, "I1", drop},
+		{"drop", history.Effect, "I6", func(i int) []history.Event {
+			if slices.ContainsFunc(good[:i], func(e history.Event) bool { return e.E == history.Park && e.M == good[i].M }) {
 				return nil // it was settled when it began to wait
 			}
 			return drop(i)
 		}},
-		{"drop", Tried, "I12", func(i int) []Event {
+		{"drop", history.Tried, "I12", func(i int) []history.Event {
 			if good[i].O != "failed" {
 				return nil
 			}
 			return drop(i)
 		}},
-		{"double", Effect, "I4", double},
-		{"double", Settle, "I8", double},
-		{"double", Confirm, "I11", double},
-		{"claim again after", Mark, "I10", func(i int) []Event {
-			at := slices.IndexFunc(good, func(e Event) bool { return e.E == Claim && e.M == good[i].M })
+		{"double", history.Effect, "I4", double},
+		{"double", history.Settle, "I8", double},
+		{"double", history.Confirm, "I11", double},
+		{"claim again after", history.Mark, "I10", func(i int) []history.Event {
+			at := slices.IndexFunc(good, func(e history.Event) bool { return e.E == history.Claim && e.M == good[i].M })
 			return slices.Insert(slices.Clone(good), i+1, good[at])
 		}},
-		{"start again after", Effect, "I10", func(i int) []Event {
-			at := slices.IndexFunc(good, func(e Event) bool { return e.E == Start && e.M == good[i].M })
+		{"start again after", history.Effect, "I10", func(i int) []history.Event {
+			at := slices.IndexFunc(good, func(e history.Event) bool { return e.E == history.Start && e.M == good[i].M })
 			return slices.Insert(slices.Clone(good), i+1, good[at])
 		}},
-		{"swap with its settle", Effect, "I6", func(i int) []Event {
-			j := later(i, func(e Event) bool { return e.E == Settle && e.M == good[i].M })
+		{"swap with its settle", history.Effect, "I6", func(i int) []history.Event {
+			j := later(i, func(e history.Event) bool { return e.E == history.Settle && e.M == good[i].M })
 			if j < 0 {
 				return nil
 			}
 			return swap(i, j)
 		}},
-		{"swap with its mark", Confirm, "I7", func(i int) []Event {
-			return swap(i, later(i, func(e Event) bool { return e.E == Mark && e.M == good[i].M }))
+		{"swap with its mark", history.Confirm, "I7", func(i int) []history.Event {
+			return swap(i, later(i, func(e history.Event) bool { return e.E == history.Mark && e.M == good[i].M }))
 		}},
-		{"swap with the next of its key", Effect, "I5", func(i int) []Event {
+		{"swap with the next of its key", history.Effect, "I5", func(i int) []history.Event {
 			key := keyOf(good, good[i].M)
-			j := later(i, func(e Event) bool { return e.E == Effect && keyOf(good, e.M) == key })
+			j := later(i, func(e history.Event) bool { return e.E == history.Effect && keyOf(good, e.M) == key })
 			if j < 0 {
 				return nil
 			}
 			return swap(i, j)
 		}},
-		{"change the content of", Deliver, "I3", func(i int) []Event {
+		{"change the content of", history.Deliver, "I3", func(i int) []history.Event {
 			s := slices.Clone(good)
 			s[i].Hash = "0"
 			return s
@@ -238,9 +238,9 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-func keyOf(events []Event, m string) string {
+func keyOf(events []history.Event, m string) string {
 	for _, e := range events {
-		if e.E == Enqueue && e.M == m {
+		if e.E == history.Enqueue && e.M == m {
 			return e.Key
 		}
 	}

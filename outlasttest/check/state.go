@@ -75,13 +75,12 @@ const (
 
 // transaction is one of the business or of a handler.
 type transaction struct {
-	name    int32 // of its ledger; 0: none
-	m, g    int32 // of a handler
-	began   int64
-	commit  outcome
-	row     bool
-	effect  outcome
-	written uint16
+	name   int32 // of its ledger; 0: none
+	m, g   int32 // of a handler
+	began  int64
+	commit outcome
+	row    bool
+	effect outcome
 }
 
 type outcome uint8

@@ -25,45 +25,58 @@ type teller struct {
 	x     *Example
 	m     id
 	g     string
-	owner string
 	lines []string
 	last  string
 	again int
 }
 
-// tell reads the files again and lets each example tell its story.
-func (c *checker) tell(ctx context.Context, paths []string) error {
-	var all []*teller
-	byMessage, byTx := map[id][]*teller{}, map[id][]*teller{}
-	var others []*teller
+// tellers are those of all examples, by what they listen to.
+type tellers struct {
+	all             []*teller
+	byMessage, byTx map[id][]*teller
+	others          []*teller
+}
+
+// listen makes a teller for each example.
+func (c *checker) listen() *tellers {
+	ts := &tellers{byMessage: map[id][]*teller{}, byTx: map[id][]*teller{}}
 	for n := range c.report.Verdicts {
 		list := c.report.Verdicts[n].Examples
 		for k := range list {
 			t := &teller{x: &list[k]}
-			all = append(all, t)
+			ts.all = append(ts.all, t)
 			if g := t.x.g; g != 0 {
 				t.g = c.groups.text(g)
 				t.x.Group = t.g
 			}
-			switch {
-			case t.x.m != 0:
-				m := c.messages.at(t.x.m)
-				t.m, t.x.Message = m.id, c.text(t.x.m)
-				byMessage[m.id] = append(byMessage[m.id], t)
-				if m.tx != 0 {
-					c.followTx(byTx, m.tx, t)
-				}
-				if t.x.tx != (id{}) {
-					byTx[t.x.tx] = append(byTx[t.x.tx], t)
-				}
-			case t.x.tx != (id{}):
-				byTx[t.x.tx] = append(byTx[t.x.tx], t)
-			default:
-				others = append(others, t)
-			}
+			c.listenTo(ts, t)
 		}
 	}
-	if len(all) == 0 {
+	return ts
+}
+
+func (c *checker) listenTo(ts *tellers, t *teller) {
+	if t.x.tx != (id{}) {
+		ts.byTx[t.x.tx] = append(ts.byTx[t.x.tx], t)
+	}
+	if t.x.m == 0 {
+		if t.x.tx == (id{}) {
+			ts.others = append(ts.others, t)
+		}
+		return
+	}
+	m := c.messages.at(t.x.m)
+	t.m, t.x.Message = m.id, c.text(t.x.m)
+	ts.byMessage[m.id] = append(ts.byMessage[m.id], t)
+	if m.tx != 0 {
+		c.followTx(ts.byTx, m.tx, t)
+	}
+}
+
+// tell reads the files again and lets each example tell its story.
+func (c *checker) tell(ctx context.Context, paths []string) error {
+	ts := c.listen()
+	if len(ts.all) == 0 {
 		return nil
 	}
 	r, err := history.NewReader(paths...)
@@ -79,27 +92,31 @@ func (c *checker) tell(ctx context.Context, paths []string) error {
 		if err != nil {
 			return err
 		}
-		if e.M != "" {
-			for _, t := range byMessage[idOf(e.M)] {
-				t.x.Message = e.M
-				t.hear(&e, c.began)
-			}
-		} else if e.Tx != "" {
-			for _, t := range byTx[idOf(e.Tx)] {
-				t.hear(&e, c.began)
-			}
-		}
-		for _, t := range others {
-			if t.concerns(&e) {
-				t.hear(&e, c.began)
-			}
-		}
+		ts.hear(&e, c.began)
 	}
-	for _, t := range all {
+	for _, t := range ts.all {
 		t.flush()
 		t.x.Story = t.lines
 	}
 	return context.Cause(ctx)
+}
+
+func (ts *tellers) hear(e *history.Entry, began int64) {
+	if e.M != "" {
+		for _, t := range ts.byMessage[idOf(e.M)] {
+			t.x.Message = e.M
+			t.hear(e, began)
+		}
+	} else if e.Tx != "" {
+		for _, t := range ts.byTx[idOf(e.Tx)] {
+			t.hear(e, began)
+		}
+	}
+	for _, t := range ts.others {
+		if t.concerns(e) {
+			t.hear(e, began)
+		}
+	}
 }
 
 // followTx adds a transaction to those that a teller hears of.

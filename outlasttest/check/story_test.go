@@ -9,20 +9,20 @@ import (
 	"testing"
 
 	"github.com/outlastmq/outlast/outlasttest/check"
-	. "github.com/outlastmq/outlast/outlasttest/history" //nolint:revive // a history reads as one
+	"github.com/outlastmq/outlast/outlasttest/history"
 )
 
 // line is an event with the process that records it.
 type line struct {
 	p string
-	Event
+	history.Event
 }
 
 // script is a history by hand: the processes orders (producer and relay) and billing
 // (consumer), and the test, in the order of time.
 type script []line
 
-func (s *script) say(p string, events ...Event) {
+func (s *script) say(p string, events ...history.Event) {
 	for _, e := range events {
 		*s = append(*s, line{p, e})
 	}
@@ -42,11 +42,11 @@ const (
 func good() script {
 	var s script
 	s.say("orders",
-		Event{E: Lease, Scope: scope, Owner: owner1, O: "renewed", At: 1_000, Exp: 11_000_000},
-		Event{E: Lease, Scope: scope, Owner: owner1, O: "gained", At: 1_000, Exp: 11_000_000, Slots: []SlotEpoch{{1, 1}}},
-		Event{E: Link, Name: "relay", O: "up"})
-	s.say("billing", Event{E: Bind, O: On, G: "billing", Type: "order.placed.v1", Why: "ordered"},
-		Event{E: Link, Name: "billing.0", O: "up"})
+		history.Event{E: history.Lease, Scope: scope, Owner: owner1, O: "renewed", At: 1_000, Exp: 11_000_000},
+		history.Event{E: history.Lease, Scope: scope, Owner: owner1, O: "gained", At: 1_000, Exp: 11_000_000, Slots: []history.SlotEpoch{{1, 1}}},
+		history.Event{E: history.Link, Name: "relay", O: "up"})
+	s.say("billing", history.Event{E: history.Bind, O: history.On, G: "billing", Type: "order.placed.v1", Why: "ordered"},
+		history.Event{E: history.Link, Name: "billing.0", O: "up"})
 	for n := 1; n <= 3; n++ {
 		s.sent(n)
 	}
@@ -54,48 +54,48 @@ func good() script {
 	s.failed(2)
 	s.handled(2)
 	s.dead(3)
-	s.say("billing", Event{E: Purge, G: "billing", Source: "orders", N: 1, At: 10, O: OK})
-	s.say("test", Event{E: Quiesce, O: OK})
+	s.say("billing", history.Event{E: history.Purge, G: "billing", Source: "orders", N: 1, At: 10, O: history.OK})
+	s.say("test", history.Event{E: history.Quiesce, O: history.OK})
 	for n := 1; n <= 3; n++ {
-		s.say("test", Event{E: LedgerRow, Name: "orders", Tx: fmt.Sprint("business-", n), Seq: int64(n), At: 5})
+		s.say("test", history.Event{E: history.LedgerRow, Name: "orders", Tx: fmt.Sprint("business-", n), Seq: int64(n), At: 5})
 	}
-	s.say("test", Event{E: LedgerRow, Name: "orders", O: OK})
+	s.say("test", history.Event{E: history.LedgerRow, Name: "orders", O: history.OK})
 	for n := 1; n <= 2; n++ {
-		s.say("test", Event{E: LedgerRow, Name: "billing", Tx: fmt.Sprint("effect-", n), G: "billing", M: messageID(n), Seq: int64(n), At: 5})
+		s.say("test", history.Event{E: history.LedgerRow, Name: "billing", Tx: fmt.Sprint("effect-", n), G: "billing", M: messageID(n), Seq: int64(n), At: 5})
 	}
-	s.say("test", Event{E: LedgerRow, Name: "billing", O: OK},
-		Event{E: Left, Name: "dead", M: messageID(3), G: "billing", Why: "verdict", Type: "order.placed.v1", Source: "orders", At: 5},
-		Event{E: Left, Name: "billing"})
+	s.say("test", history.Event{E: history.LedgerRow, Name: "billing", O: history.OK},
+		history.Event{E: history.Left, Name: "dead", M: messageID(3), G: "billing", Why: "verdict", Type: "order.placed.v1", Source: "orders", At: 5},
+		history.Event{E: history.Left, Name: "billing"})
 	return s
 }
 
 func (s *script) sent(n int) {
 	m, tx := messageID(n), fmt.Sprint("business-", n)
 	s.say("orders",
-		Event{E: Begin, Tx: tx, Name: "orders"},
-		Event{E: Enqueue, Tx: tx, M: m, Type: "order.placed.v1", Key: "k", KeySeq: int64(n), Hash: fmt.Sprintf("abc%d", n)},
-		Event{E: Commit, Tx: tx, O: OK},
-		Event{E: Claim, M: m, Source: "orders", Slot: 1, Epoch: 1},
-		Event{E: Publish, M: m, Slot: 1, Epoch: 1, Try: 1},
-		Event{E: Confirm, M: m, Slot: 1, Epoch: 1, Try: 1, O: Ack},
-		Event{E: Mark, M: m, Slot: 1, Epoch: 1, O: OK})
-	s.say("billing", Event{E: Deliver, M: m, G: "billing", Type: "order.placed.v1", Source: "orders", Queue: "billing.0", Session: "s1", Tag: uint64(n), Hash: fmt.Sprintf("abc%d", n)})
+		history.Event{E: history.Begin, Tx: tx, Name: "orders"},
+		history.Event{E: history.Enqueue, Tx: tx, M: m, Type: "order.placed.v1", Key: "k", KeySeq: int64(n), Hash: fmt.Sprintf("abc%d", n)},
+		history.Event{E: history.Commit, Tx: tx, O: history.OK},
+		history.Event{E: history.Claim, M: m, Source: "orders", Slot: 1, Epoch: 1},
+		history.Event{E: history.Publish, M: m, Slot: 1, Epoch: 1, Try: 1},
+		history.Event{E: history.Confirm, M: m, Slot: 1, Epoch: 1, Try: 1, O: history.Ack},
+		history.Event{E: history.Mark, M: m, Slot: 1, Epoch: 1, O: history.OK})
+	s.say("billing", history.Event{E: history.Deliver, M: m, G: "billing", Type: "order.placed.v1", Source: "orders", Queue: "billing.0", Session: "s1", Tag: uint64(n), Hash: fmt.Sprintf("abc%d", n)})
 }
 
 func (s *script) tried(n, attempt int, o string) {
 	s.say("billing",
-		Event{E: Begin, Tx: fmt.Sprint("effect-", n), Name: "billing", G: "billing", M: messageID(n), N: attempt},
-		Event{E: Start, G: "billing", M: messageID(n), N: attempt},
-		Event{E: Tried, G: "billing", M: messageID(n), N: attempt, O: o})
+		history.Event{E: history.Begin, Tx: fmt.Sprint("effect-", n), Name: "billing", G: "billing", M: messageID(n), N: attempt},
+		history.Event{E: history.Start, G: "billing", M: messageID(n), N: attempt},
+		history.Event{E: history.Tried, G: "billing", M: messageID(n), N: attempt, O: o})
 }
 
 func (s *script) settled(n int) {
-	s.say("billing", Event{E: Settle, G: "billing", M: messageID(n), Session: "s1", Tag: uint64(n), O: Ack})
+	s.say("billing", history.Event{E: history.Settle, G: "billing", M: messageID(n), Session: "s1", Tag: uint64(n), O: history.Ack})
 }
 
 func (s *script) handled(n int) {
 	s.tried(n, 1, "ok")
-	s.say("billing", Event{E: Effect, G: "billing", M: messageID(n), Tx: fmt.Sprint("effect-", n), O: OK})
+	s.say("billing", history.Event{E: history.Effect, G: "billing", M: messageID(n), Tx: fmt.Sprint("effect-", n), O: history.OK})
 	if n != 2 { // it was settled when it began to wait
 		s.settled(n)
 	}
@@ -103,18 +103,18 @@ func (s *script) handled(n int) {
 
 func (s *script) failed(n int) {
 	s.tried(n, 1, "failed")
-	s.say("billing", Event{E: Park, G: "billing", M: messageID(n), Why: "failed", N: 1, O: OK})
+	s.say("billing", history.Event{E: history.Park, G: "billing", M: messageID(n), Why: "failed", N: 1, O: history.OK})
 	s.settled(n)
 }
 
 func (s *script) dead(n int) {
 	s.tried(n, 1, "failed")
-	s.say("billing", Event{E: Dead, G: "billing", M: messageID(n), Why: "verdict", N: 1, O: OK, Type: "order.placed.v1", Source: "orders", At: 5})
+	s.say("billing", history.Event{E: history.Dead, G: "billing", M: messageID(n), Why: "verdict", N: 1, O: history.OK, Type: "order.placed.v1", Source: "orders", At: 5})
 	s.settled(n)
 }
 
 // at returns the index of the nth event that is of a kind and about a message, or any.
-func (s script) at(t *testing.T, kind Kind, m string) int {
+func (s script) at(t *testing.T, kind history.Kind, m string) int {
 	t.Helper()
 	i := slices.IndexFunc(s, func(l line) bool { return l.E == kind && (m == "" || l.M == m || l.Tx == m) })
 	if i < 0 {
@@ -124,14 +124,14 @@ func (s script) at(t *testing.T, kind Kind, m string) int {
 }
 
 // drop takes an event out.
-func (s script) drop(t *testing.T, kind Kind, m string) script {
+func (s script) drop(t *testing.T, kind history.Kind, m string) script {
 	t.Helper()
 	i := s.at(t, kind, m)
 	return slices.Delete(slices.Clone(s), i, i+1)
 }
 
 // change changes an event.
-func (s script) change(t *testing.T, kind Kind, m string, f func(*Event)) script {
+func (s script) change(t *testing.T, kind history.Kind, m string, f func(*history.Event)) script {
 	t.Helper()
 	s = slices.Clone(s)
 	f(&s[s.at(t, kind, m)].Event)
@@ -139,7 +139,7 @@ func (s script) change(t *testing.T, kind Kind, m string, f func(*Event)) script
 }
 
 // after puts events behind another one.
-func (s script) after(t *testing.T, kind Kind, m string, p string, events ...Event) script {
+func (s script) after(t *testing.T, kind history.Kind, m string, p string, events ...history.Event) script {
 	t.Helper()
 	var more script
 	more.say(p, events...)
@@ -147,7 +147,7 @@ func (s script) after(t *testing.T, kind Kind, m string, p string, events ...Eve
 }
 
 // before puts events in front of the first event of a kind.
-func (s script) before(t *testing.T, kind Kind, m string, p string, events ...Event) script {
+func (s script) before(t *testing.T, kind history.Kind, m string, p string, events ...history.Event) script {
 	t.Helper()
 	var more script
 	more.say(p, events...)
@@ -161,11 +161,11 @@ func (s script) files(t *testing.T) []string {
 	lines := map[string][]byte{}
 	var paths []string
 	now := int64(1_000_000_000)
-	add := func(p string, e Event) {
-		if lines[p] == nil && e.E != Open {
+	add := func(p string, e history.Event) {
+		if lines[p] == nil && e.E != history.Open {
 			lines[p] = []byte{}
 			paths = append(paths, filepath.Join(dir, p+".jsonl"))
-			data, _ := json.Marshal(Event{T: now, E: Open, V: Version, P: p, PID: 1})
+			data, _ := json.Marshal(history.Event{T: now, E: history.Open, V: history.Version, P: p, PID: 1})
 			lines[p] = append(data, '\n')
 		}
 		if e.T == 0 {
@@ -183,7 +183,7 @@ func (s script) files(t *testing.T) []string {
 	}
 	for _, path := range paths {
 		p := filepath.Base(path[:len(path)-len(".jsonl")])
-		add(p, Event{E: Close})
+		add(p, history.Event{E: history.Close})
 		if err := os.WriteFile(path, lines[p], 0o600); err != nil {
 			t.Fatal(err)
 		}
