@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/outlastmq/outlast/lab/storm/role"
+	"github.com/outlastmq/outlast/outlasttest/check"
 	"github.com/outlastmq/outlast/outlasttest/history"
 	"github.com/outlastmq/outlast/postgres"
 )
@@ -63,4 +64,18 @@ func (s *stage) closeHistory(ctx context.Context, rest Rest) error {
 		}
 	}
 	return s.history.Close()
+}
+
+// checkHistory has the histories judged by the invariants. What the lab itself destroyed, such
+// as a queue with what was in it, counts there as lost, so that the report only shows it.
+func (s *stage) checkHistory(ctx context.Context, report *Report) error {
+	if s.history == nil {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(s.historyFolder(), "*.jsonl"))
+	if err != nil {
+		return err
+	}
+	report.History, err = check.Files(ctx, check.Options{Recover: s.config.Patience}, files...)
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast/lab/fault"
+	"github.com/outlastmq/outlast/outlasttest/check"
 )
 
 // Report is what a run came to.
@@ -25,7 +26,9 @@ type Report struct {
 	Used map[string]Usage `json:"used,omitempty"`
 	// NotExercised says what could not be done here, and why.
 	NotExercised []string `json:"not_exercised,omitempty"`
-	SVG          string   `json:"-"`
+	// History is what the checker of histories says; nil when none was recorded.
+	History *check.Report `json:"history,omitempty"`
+	SVG     string        `json:"-"`
 }
 
 // Problems are what is wrong with the system under test; none is good.
@@ -96,6 +99,10 @@ func (r *Report) Print(w io.Writer) {
 	}
 	if r.Rest.State != "" {
 		fmt.Fprintf(w, "at the end: %s\n", r.Rest.State)
+	}
+	if r.History != nil {
+		fmt.Fprintln(w, "the checker of histories:")
+		_ = r.History.Write(w)
 	}
 	problems := r.Problems()
 	if len(problems) == 0 {

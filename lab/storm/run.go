@@ -84,6 +84,9 @@ func (s *storm) judge(ctx context.Context, report *Report) error {
 	if err := s.stage.closeHistory(ctx, report.Rest); err != nil {
 		return err
 	}
+	if err := s.stage.checkHistory(ctx, report); err != nil {
+		return err
+	}
 	return s.stage.check(ctx, report)
 }
 
