@@ -21,9 +21,10 @@ type Store interface {
 	// Slots is the fixed number of slots of this engine: 256, or 1 for SQLite.
 	Slots() int
 	// Check returns nil when the tables are there, of a version that this build can
-	// work on, writable by this role, and the server is a primary. Older tables than
-	// the newest are enough for what they have; newer ones are, as long as they do not
-	// say that they need a newer build.
+	// work on, open to this role for at least one kind of work, and the server is a
+	// primary. Older tables than the newest are enough for what they have; newer ones
+	// are, as long as they do not say that they need a newer build. Whether the role
+	// may do a relay's work, Identify tells.
 	Check(ctx context.Context) error
 
 	Outbox() OutboxStore
@@ -138,8 +139,9 @@ func (r HeldReason) OfRoute() bool { return r == HeldUnroutable || r == HeldRout
 
 // RelayStore is the relay's role.
 type RelayStore interface {
-	// Identify makes source the owner of this outbox, or returns CodeConflict when it
-	// belongs to another one.
+	// Identify makes source the owner of this outbox. It returns CodeConflict when it
+	// belongs to another one, and CodeDenied when this role lacks a right that a relay
+	// needs.
 	Identify(ctx context.Context, source string) error
 	// Reader returns a new reader with no memory. One reader serves one owner.
 	Reader() OutboxReader

@@ -90,7 +90,7 @@ func (s *store) classify(e *outlast.Error, pg *pgconn.PgError) {
 		e.Code = outlast.CodeSchema // table, column, function or schema missing
 		e.Hint = "outlast migrate up"
 	case pg.Code == "42501":
-		e.Code, e.Hint = outlast.CodeDenied, "grant the role what docs/tables.md lists"
+		e.Code, e.Hint = outlast.CodeDenied, "grant the role what docs/security.md lists"
 	case class == "28" || pg.Code == "3D000":
 		e.Code, e.Hint = outlast.CodeDenied, "check the user, the password and the database in the address, and the server's pg_hba.conf"
 	case class == "08" || class == "53" || class == "57" || class == "58",

@@ -207,15 +207,10 @@ func (s *store) Check(ctx context.Context) error {
 				return err
 			}
 		}
-		var missing []string
-		if err := c.QueryRow(ctx, s.sql.Get("check_rights"), s.conf.names()["t"]).Scan(&missing); err != nil {
-			return err
+		may, missing, err := s.rights(ctx, c)
+		if err == nil && len(may) == 0 {
+			err = deniedRights("check postgres", missing["relay"])
 		}
-		if len(missing) > 0 {
-			return &outlast.Error{Op: "check postgres", Code: outlast.CodeDenied,
-				Err:  fmt.Errorf("this role may not write %q", missing),
-				Hint: "grant it SELECT, INSERT, UPDATE and DELETE on these tables, and USAGE on their sequences"}
-		}
-		return nil
+		return err
 	})
 }

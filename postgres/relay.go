@@ -18,6 +18,13 @@ func (s relay) Identify(ctx context.Context, source string) error {
 		if _, err := tx.Exec(ctx, s.sql.Get("identify_put"), source); err != nil {
 			return err
 		}
+		_, missing, err := s.rights(ctx, tx)
+		if err == nil && len(missing["relay"]) > 0 {
+			err = deniedRights(op, missing["relay"])
+		}
+		if err != nil {
+			return err
+		}
 		var owner string
 		if err := tx.QueryRow(ctx, s.sql.Get("identify_get")).Scan(&owner); err != nil {
 			return err

@@ -77,7 +77,7 @@ func (s *store) prepare() error {
 	var fields []outlast.FieldError
 	for _, f := range [][2]string{{"schema", s.conf.schema}, {"prefix", s.conf.prefix}} {
 		if err := sqlfile.CheckIdentifier(f[1]); err != nil {
-			fields = append(fields, outlast.FieldError{Field: f[0], Limit: fmt.Sprintf("1 to %d of a-z, 0-9 and '_', not starting with a digit", sqlfile.MaxIdentifier), Given: fmt.Sprintf("%q", clip(f[1]))})
+			fields = append(fields, identifierError(f[0], f[1]))
 		}
 	}
 	if s.conf.margin < 0 || s.conf.margin > 24*time.Hour {

@@ -89,14 +89,17 @@ func (p *program) openPostgres(ctx context.Context, a address) (*database, error
 func (p *program) postgresStore(db *sql.DB) outlast.Store { return p.postgresStoreIn(db, p.schema) }
 
 func (p *program) postgresStoreIn(db *sql.DB, schema string) outlast.Store {
-	var opts []postgres.Option
+	return postgres.Store(db, p.postgresOptions(schema)...)
+}
+
+func (p *program) postgresOptions(schema string) (opts []postgres.Option) {
 	if schema != "" {
 		opts = append(opts, postgres.Schema(schema))
 	}
 	if p.prefix != "" {
 		opts = append(opts, postgres.Prefix(p.prefix))
 	}
-	return postgres.Store(db, opts...)
+	return opts
 }
 
 func (p *program) openSQLite(a address) (*database, error) {

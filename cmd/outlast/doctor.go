@@ -158,6 +158,7 @@ func (p *program) examineDatabase(ctx context.Context, d *diagnosis, warn thresh
 	}
 	d.add("tables", outlast.FindingOK, "", "", "%s: version %d, and this role may work on them", db.at, version)
 	examineTracking(ctx, db, d)
+	d.examineRights(ctx, db.Store)
 	if err := db.examine(ctx, d); err != nil {
 		d.addError("database settings", err)
 	}
@@ -189,6 +190,20 @@ func examineTracking(ctx context.Context, db *database, d *diagnosis) {
 	default:
 		d.addError("tracking", err)
 	}
+// examineRights tells what this connection's role may do, where the database has roles.
+func (d *diagnosis) examineRights(ctx context.Context, store outlast.Store) {
+	s, ok := store.(interface {
+		May(ctx context.Context) ([]string, error)
+	})
+	if !ok {
+		return
+	}
+	may, err := s.May(ctx)
+	if err != nil {
+		d.addError("rights", err)
+		return
+	}
+	d.add("rights", outlast.FindingOK, "", "", "this role may do the work of: %s", strings.Join(may, ", "))
 }
 
 // clockTolerance is the skew that only makes shown ages wrong. Nothing of Outlast

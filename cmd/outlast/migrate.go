@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/postgres"
 	"github.com/spf13/cobra"
 )
 
@@ -179,15 +180,27 @@ func (p *program) migratePrint() *cobra.Command {
 	var (
 		from, to int
 		engine   string
+		roles    bool
+		service  string
 	)
 	cmd := &cobra.Command{
 		Use:   "print",
 		Short: "Print the SQL, for your own migration tool",
 		Long: `Print writes the SQL that takes the tables from one version to another. It connects
-to nothing. The engine comes from --engine, or from the scheme of the database URL.`,
-		Example: "  outlast migrate print --engine postgres --schema messaging > 0007_outlast.sql\n  outlast migrate print --engine postgres --from 1 --to 2",
+to nothing. The engine comes from --engine, or from the scheme of the database URL.
+
+With --roles it prints PostgreSQL roles instead: an owner, and one for each kind of work
+(app, canceller, relay, consumer, viewer, operator) with the rights that it needs and no
+others. Run that SQL after every migration.`,
+		Example: "  outlast migrate print --engine postgres --schema messaging > 0007_outlast.sql\n  outlast migrate print --engine postgres --from 1 --to 2\n  outlast migrate print --roles --service orders | psql \"$DATABASE_URL\"",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if roles {
+				return p.printRoles(cmd, engine, service)
+			}
+			if service != "" {
+				return usage(cmd.CommandPath(), "--service", "given with --roles", "given alone", "")
+			}
 			m, err := p.migrator(cmd.CommandPath(), engine)
 			if err != nil {
 				return err
@@ -207,5 +220,20 @@ to nothing. The engine comes from --engine, or from the scheme of the database U
 	cmd.Flags().IntVar(&from, "from", 0, "version that the tables have, 0 for none")
 	cmd.Flags().IntVar(&to, "to", 0, "version to come to (default the latest)")
 	cmd.Flags().StringVar(&engine, "engine", "", "postgres or sqlite (default the database URL's)")
+	cmd.Flags().BoolVar(&roles, "roles", false, "print roles with least rights, for PostgreSQL")
+	cmd.Flags().StringVar(&service, "service", "", "begins the roles' names: orders gives orders_app, orders_relay, ...")
 	return cmd
+}
+
+func (p *program) printRoles(cmd *cobra.Command, engine, service string) error {
+	op := cmd.CommandPath()
+	switch {
+	case engine != "" && engine != "postgres":
+		return usage(op, "--engine", "postgres with --roles: other databases have none", "another word", "")
+	case service == "":
+		return usage(op, "--service", "the service whose roles these are: orders", "not given", "roles belong to the whole server, so that each service has its own")
+	case cmd.Flags().Changed("from") || cmd.Flags().Changed("to"):
+		return usage(op, "--from and --to", "not given with --roles", "given", "")
+	}
+	return inUsage(op, postgres.PrintRoles(p.out, service, p.postgresOptions(p.schema)...))
 }

@@ -54,12 +54,8 @@ func suite(t *testing.T, mode pgx.QueryExecMode) {
 	})
 }
 
-func TestStore(t *testing.T) {
-	t.Parallel()
-	suite(t, pgx.QueryExecModeCacheDescribe)
-}
-
-// TestStoreInOtherModes shows that no statement depends on how pgx sends it.
+// TestStoreInOtherModes shows that no statement depends on how pgx sends it. The default
+// mode is what TestStore_S29_as_its_roles runs in.
 func TestStoreInOtherModes(t *testing.T) {
 	t.Parallel()
 	for name, mode := range map[string]pgx.QueryExecMode{

@@ -19,15 +19,15 @@ SELECT coalesce((SELECT value FROM {{t}}meta WHERE key = 'needs'), '0')::int
 SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
     current_setting('server_version_num')::int, current_setting('server_encoding')
 
--- name: check_rights
-SELECT coalesce(array_agg(n), '{}') FROM (
-    SELECT t.n FROM unnest(ARRAY['outbox', 'held', 'owner', 'slot', 'inbox', 'retry', 'dead', 'suspect', 'instance', 'group', 'action', 'meta']) AS t(n)
-    WHERE to_regclass($1::text || t.n) IS NULL
-        OR NOT (has_table_privilege(to_regclass($1::text || t.n), 'SELECT') AND has_table_privilege(to_regclass($1::text || t.n), 'INSERT')
-            AND has_table_privilege(to_regclass($1::text || t.n), 'UPDATE') AND has_table_privilege(to_regclass($1::text || t.n), 'DELETE'))
-    UNION ALL
-    SELECT 'seq' WHERE NOT has_sequence_privilege(to_regclass($1::text || 'seq'), 'USAGE')
-) x
+-- name: missing_rights
+-- Which of the rights ($2 on $3, of column $4 if any) this role lacks, as numbers from 1.
+SELECT coalesce(array_agg(r.n ORDER BY r.n), '{}')::int[]
+FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS r(privilege, object, col, n)
+CROSS JOIN LATERAL (SELECT to_regclass($1::text || r.object) AS oid) o
+WHERE o.oid IS NULL OR NOT CASE
+    WHEN r.object = 'seq' THEN has_sequence_privilege(o.oid, r.privilege)
+    WHEN r.col = '' THEN has_table_privilege(o.oid, r.privilege)
+    ELSE has_column_privilege(o.oid, r.col, r.privilege) END
 
 -- name: op_timeout
 -- A person's question must not hold back the work.
