@@ -9,12 +9,15 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	client "github.com/nats-io/nats.go"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/tlsfile"
 )
 
 // Defaults and bounds of the options.
@@ -47,11 +50,23 @@ func UserPassword(user, password string) Option {
 func Token(token string) Option { return func(b *broker) { b.token = token } }
 
 // TLS demands TLS on every connection, with this configuration. Without it,
-// "tls://" addresses use TLS 1.2 or later with the system's roots.
+// "tls://" addresses use the system's authorities. TLS 1.2 is the least, and
+// InsecureSkipVerify is refused.
 func TLS(c *tls.Config) Option { return func(b *broker) { b.tls = c } }
 
+// CACertificate reads the authorities to trust from a PEM file, at every connect, so
+// that a rotated one is used without a restart.
+func CACertificate(file string) Option { return func(b *broker) { b.files.CA = file } }
+
+// ClientCertificate presents a certificate. The PEM files are read at every connect,
+// so that rotated ones are used without a restart.
+func ClientCertificate(certFile, keyFile string) Option {
+	return func(b *broker) { b.files.Cert, b.files.Key = certFile, keyFile }
+}
+
 // AllowPlain permits connections without TLS to other machines. Without it they
-// are refused: passwords and messages would be readable on the way.
+// are refused: passwords and messages would be readable on the way. A warning is
+// logged.
 func AllowPlain() Option { return func(b *broker) { b.allowPlain = true } }
 
 // Name is shown in the server's list of connections. Default "outlast".
@@ -89,6 +104,8 @@ type broker struct {
 	password    string
 	token       string
 	tls         *tls.Config
+	files       tlsfile.Files
+	warnPlain   sync.Once
 	secure      bool
 	allowPlain  bool
 	name        string
@@ -102,7 +119,8 @@ type broker struct {
 
 // Broker returns a broker at a NATS address, or at several of one cluster,
 // separated by commas: "nats://127.0.0.1:4222", "tls://a:4222,tls://b:4222". A
-// user and a password, or a token, may be in the address. It dials nothing. Bad
+// user and a password, or a token, may be in the address, and the parameters
+// cacertfile, certfile, keyfile and allow_plain. It dials nothing. Bad
 // settings are returned by everything that would connect, as a CodeInvalid that
 // names all of them.
 func Broker(address string, opts ...Option) outlast.Broker {
@@ -139,6 +157,9 @@ func (b *broker) validate(address string) error {
 			b.secrets = append(b.secrets, s)
 		}
 	}
+	if b.tls != nil && b.tls.InsecureSkipVerify {
+		add("TLS", "verifying; give the authority by CACertificate", "InsecureSkipVerify")
+	}
 	b.secure = b.tls != nil
 	var shown []string
 	parts := strings.Split(address, ",")
@@ -154,6 +175,12 @@ func (b *broker) validate(address string) error {
 		}
 	}
 	b.address = strings.Join(shown, ",")
+	if (b.files.Cert == "") != (b.files.Key == "") {
+		add("certfile and keyfile", "given together", "one alone")
+	}
+	if b.files != (tlsfile.Files{}) && !b.secure {
+		add("address", "tls:// with certificate files", "nats://")
+	}
 	if len(bad) > 0 {
 		return &outlast.Error{Op: "open nats", Code: outlast.CodeInvalid, Fields: bad}
 	}
@@ -194,6 +221,9 @@ func (b *broker) addServer(s string) (show, limit string) {
 		}
 	}
 	show = u.Scheme + "://" + u.Host
+	if limit = b.parameters(u.RawQuery); limit != "" {
+		return show, limit
+	}
 	switch u.Scheme {
 	case "tls":
 		b.secure = true
@@ -208,8 +238,47 @@ func (b *broker) addServer(s string) (show, limit string) {
 	return show, ""
 }
 
+// parameters takes what stands behind the "?" of an address.
+func (b *broker) parameters(raw string) (limit string) {
+	const names = "parameters cacertfile, certfile, keyfile and allow_plain=true only"
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return names
+	}
+	for name, all := range values {
+		value := all[len(all)-1]
+		switch name {
+		case "cacertfile":
+			b.files.CA = value
+		case "certfile":
+			b.files.Cert = value
+		case "keyfile":
+			b.files.Key = value
+		case "allow_plain":
+			allow, err := strconv.ParseBool(value)
+			if err != nil {
+				return names
+			}
+			b.allowPlain = b.allowPlain || allow
+		default:
+			return names
+		}
+	}
+	return ""
+}
+
+// plainTo is the first address that is reached without TLS on another machine.
+func (b *broker) plainTo() string {
+	for _, s := range b.servers {
+		if u, err := url.Parse(s); err == nil && !b.secure && u.Scheme == "nats" && !loopback(u.Hostname()) {
+			return u.Host
+		}
+	}
+	return ""
+}
+
 func loopback(host string) bool {
-	if host == "localhost" {
+	if strings.EqualFold(host, "localhost") {
 		return true
 	}
 	ip := net.ParseIP(host)
@@ -221,6 +290,7 @@ func loopback(host string) bool {
 type link struct {
 	*client.Conn
 	b      *broker
+	config *tls.Config // nil without TLS
 	closed chan struct{}
 	denied chan string // subjects that the server refused, newest kept
 }
@@ -230,6 +300,11 @@ type link struct {
 func (b *broker) dial(ctx context.Context, role string, onDenied func(subject string)) (*link, error) {
 	if b.err != nil {
 		return nil, b.err
+	}
+	if host := b.plainTo(); host != "" {
+		b.warnPlain.Do(func() {
+			slog.Default().Warn("the connection to nats is not encrypted: password and messages travel readable", "host", host)
+		})
 	}
 	l := &link{b: b, closed: make(chan struct{}), denied: make(chan string, 16)}
 	o := client.GetDefaultOptions()
@@ -251,11 +326,13 @@ func (b *broker) dial(ctx context.Context, role string, onDenied func(subject st
 		}
 	}
 	if b.secure {
-		o.Secure = true
-		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		if b.tls != nil {
-			o.TLSConfig = b.tls.Clone()
+		// The client fills in the name of the server that it dials.
+		config, err := b.files.Config(b.tls, "")
+		if err != nil {
+			return nil, &outlast.Error{Op: "connect to " + b.address, Code: outlast.CodeUnavailable, Err: err}
 		}
+		o.Secure, o.TLSConfig = true, config
+		l.config = config
 	}
 	dialer := &dialer{ctx: ctx}
 	o.CustomDialer = dialer

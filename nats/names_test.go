@@ -1,6 +1,8 @@
 package nats
 
 import (
+	"crypto/tls"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -106,7 +108,37 @@ func TestSettings(t *testing.T) {
 			t.Errorf("a part of a password is shown: %s, %v", b.Address(), b.err)
 		}
 	}
-	if b := Broker("nats://example.org", AllowPlain()).(*broker); b.err != nil {
-		t.Error(b.err)
+}
+
+// TestS25_PlainIsForThisMachine: what is not verified by TLS is refused, or asked for.
+func TestS25_PlainIsForThisMachine(t *testing.T) {
+	t.Parallel()
+	for _, b := range []*broker{
+		Broker("nats://example.org", AllowPlain()).(*broker),
+		Broker("nats://example.org?allow_plain=true").(*broker),
+		Broker("tls://example.org?cacertfile=/ca.pem&certfile=/c.pem&keyfile=/k.pem").(*broker),
+		Broker("nats://example.org", TLS(&tls.Config{})).(*broker),
+		Broker("nats://LOCALHOST").(*broker),
+	} {
+		if b.err != nil {
+			t.Errorf("%s: %v", b.address, b.err)
+		}
+	}
+	for address, opts := range map[string][]Option{
+		"nats://u:hunter2@example.org":             nil,
+		"nats://example.org?allow_plain=maybe":     nil,
+		"nats://hunter2@example.org,tls://a":       nil,
+		"tls://example.org?verify=no&hunter2":      nil,
+		"tls://example.org?certfile=/c.pem":        nil,
+		"nats://127.0.0.1?cacertfile=/ca.pem":      nil,
+		"nats://localhost.example.org":             nil,
+		"nats://127.0.0.1.example.org":             nil,
+		"tls://example.org":                        {TLS(&tls.Config{InsecureSkipVerify: true})},
+		"tls://u:hunter2@example.org?insecure=yes": {AllowPlain()},
+	} {
+		err := Broker(address, opts...).(*broker).err
+		if outlast.CodeOf(err) != outlast.CodeInvalid || strings.Contains(fmt.Sprint(err), "hunter2") {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 }

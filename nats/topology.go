@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/tlsfile"
 )
 
 const (
@@ -293,6 +294,12 @@ func (t topology) Examine(ctx context.Context) ([]outlast.Finding, error) {
 	}
 	err := t.with(ctx, "doctor", func(l *link) error {
 		add(outlast.FindingOK, "nats", fmt.Sprintf("connected to %s, server %s", t.b.address, l.ConnectedServerVersion()), "", "")
+		if state, err := l.TLSConnectionState(); err == nil {
+			add(outlast.FindingOK, "nats", "encrypted and verified by TLS", "", "")
+			found = append(found, tlsfile.Findings("nats", state, l.config, time.Now())...)
+		} else if host := t.b.plainTo(); host != "" {
+			add(outlast.FindingWarn, "nats", "password and messages travel readable to "+host, "use tls://", "")
+		}
 		if l.MaxPayload() < payloadRoom {
 			add(outlast.FindingWarn, "max_payload", fmt.Sprintf("the server takes messages of %d bytes; bodies and headers may have %d", l.MaxPayload(), payloadRoom),
 				"raise max_payload, or lower the limit of bodies", "")

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -48,7 +49,12 @@ func TestBadStoreIsReportedByEveryCall(t *testing.T) {
 
 func mustConfig(t *testing.T) *pgx.ConnConfig {
 	t.Helper()
-	c, err := pgx.ParseConfig("postgres://nobody@127.0.0.1:1/none")
+	return mustParse(t, "postgres://nobody@127.0.0.1:1/none")
+}
+
+func mustParse(t *testing.T, address string) *pgx.ConnConfig {
+	t.Helper()
+	c, err := pgx.ParseConfig(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,15 +95,66 @@ func TestErrorCodes(t *testing.T) {
 	}
 }
 
-func TestOpenNeverShowsTheAddress(t *testing.T) {
+func TestS23_OpenNeverShowsTheAddress(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
 		"postgres://app:s3cret@127.0.0.1:1/db?sslmode=disable&connect_timeout=1", "postgres://app:s3cret@[bad/db", "postgres://app:s3cret@h/db?sslmode=nonsense",
-		"user=app password=s3cret port=none",
+		"user=app password=s3cret port=none", "postgres://app:s3cret@db.example/db", "postgres://app:s3cret@db.example/db?allow_plain=s3cret",
 	} {
 		_, err := Open(t.Context(), url)
 		if err == nil || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("Open: %v", err)
 		}
+	}
+}
+
+// TestS27_OtherMachinesAreVerified: anything below verify-full is refused beyond this
+// machine, wherever it hides in the address.
+func TestS27_OtherMachinesAreVerified(t *testing.T) {
+	t.Parallel()
+	for address, refused := range map[string]bool{
+		"postgres://app@db.example/orders":                                                  true,
+		"postgres://app@db.example/orders?sslmode=disable":                                  true,
+		"postgres://app@db.example/orders?sslmode=allow":                                    true,
+		"postgres://app@db.example/orders?sslmode=prefer":                                   true,
+		"postgres://app@db.example/orders?sslmode=require":                                  true,
+		"postgres://app@db.example/orders?sslmode=verify-ca":                                true,
+		"postgres://app@127.0.0.1,db.example/orders?sslmode=prefer":                         true,
+		"postgres://app@127.0.0.1.db.example/orders":                                        true,
+		"postgres://app@10.0.0.7/orders":                                                    true,
+		"host=db.example user=app sslmode=require":                                          true,
+		"postgres:///orders?host=db.example":                                                true,
+		"postgres://app@db.example/orders?sslmode=verify-full":                              false,
+		"postgres://app@a.example,b.example/orders?sslmode=verify-full":                     false,
+		"postgres://app@localhost/orders":                                                   false,
+		"postgres://app@[::1]/orders?sslmode=disable":                                       false,
+		"postgres:///orders?host=/run/postgresql":                                           false,
+		"postgres://app@db.example/orders?sslmode=require&allow_plain=true":                 false,
+		"postgres://app@db.example/orders?allow_plain=1":                                    false,
+		"postgres://app@db.example/orders?allow_plain=false&sslmode=disable":                true,
+		"postgres://app@db.example/orders?sslmode=verify-full&application_name=allow_plain": false,
+	} {
+		s := openSettings{logger: slog.New(slog.DiscardHandler)}
+		rest, err := s.takeAllowPlain(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := pgx.ParseConfig(rest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.checkEncryption(c)
+		if refused != (outlast.CodeOf(err) == outlast.CodeInvalid) || refused && !strings.Contains(err.Error(), "sslmode") {
+			t.Errorf("%s: %v, want refused %v", address, err, refused)
+		}
+		if c.RuntimeParams["allow_plain"] != "" {
+			t.Errorf("%s: our parameter would be sent to the server", address)
+		}
+	}
+	var log strings.Builder
+	s := openSettings{allowPlain: true, logger: slog.New(slog.NewTextHandler(&log, nil))}
+	if err := s.checkEncryption(mustParse(t, "postgres://app:s3cret@db.example/orders")); err != nil ||
+		!strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "db.example") || strings.Contains(log.String(), "s3cret") {
+		t.Errorf("with AllowPlain: %v, logged %q", err, log.String())
 	}
 }

@@ -25,6 +25,8 @@ type address struct {
 	certFile   string
 	keyFile    string
 	allowPlain bool
+	allowGuest bool
+	userID     bool // the messages carry the user's name
 	management string
 	heartbeat  time.Duration
 	timeout    time.Duration
@@ -117,7 +119,7 @@ func parseAddress(field, raw string, bad *problems) (address, bool) {
 		return address{}, false
 	}
 	a := address{host: u.Hostname(), vhost: "/", user: "guest", password: newSecret("guest")}
-	a.heartbeat, a.timeout = defaultHeartbeat, defaultDialTimeout
+	a.heartbeat, a.timeout, a.userID = defaultHeartbeat, defaultDialTimeout, true
 	before := len(*bad)
 	switch u.Scheme {
 	case "amqps":
@@ -176,18 +178,28 @@ func (a *address) parameters(field, raw string, bad *problems) {
 				bad.add(field+" auth_mechanism", "plain or external", strconv.Quote(value))
 			}
 		case "allow_plain":
-			if a.allowPlain, err = strconv.ParseBool(value); err != nil {
-				bad.add(field+" allow_plain", "true or false", strconv.Quote(value))
-			}
+			a.allowPlain = boolean(field+" allow_plain", value, bad)
+		case "allow_guest":
+			a.allowGuest = boolean(field+" allow_guest", value, bad)
+		case "user_id":
+			a.userID = boolean(field+" user_id", value, bad)
 		case "heartbeat":
 			a.heartbeat = number(field+" heartbeat", value, 2, 300, bad) * time.Second
 		case "connection_timeout":
 			a.timeout = number(field+" connection_timeout", value, 100, 300_000, bad) * time.Millisecond
 		default:
 			bad.add(field+" parameter", "cacertfile, certfile, keyfile, server_name_indication, auth_mechanism, "+
-				"allow_plain, management, heartbeat (seconds) or connection_timeout (milliseconds)", "another name")
+				"allow_plain, allow_guest, user_id, management, heartbeat (seconds) or connection_timeout (milliseconds)", "another name")
 		}
 	}
+}
+
+func boolean(field, value string, bad *problems) bool {
+	b, err := strconv.ParseBool(value)
+	if err != nil {
+		bad.add(field, "true or false", strconv.Quote(value))
+	}
+	return b
 }
 
 func number(field, value string, low, high int, bad *problems) time.Duration {

@@ -9,7 +9,7 @@ import (
 	"github.com/outlastmq/outlast"
 )
 
-func TestValidate(t *testing.T) {
+func TestValidate_S25_S28(t *testing.T) {
 	t.Parallel()
 	good := map[string][]Option{
 		"amqp://localhost":                                   nil,
@@ -20,6 +20,8 @@ func TestValidate(t *testing.T) {
 		"amqps://app:p,w@a.example , amqp://localhost":       nil,
 		"amqp://app:pw@rabbit.example?allow_plain=true":      nil,
 		"amqp://app:pw@rabbit.example":                       {AllowPlain()},
+		"amqps://guest:pw@rabbit.example":                    {AllowGuest()},
+		"amqps://rabbit.example?allow_guest=true&user_id=0":  nil,
 		"amqps://rabbit.example?auth_mechanism=external&certfile=/c.pem&keyfile=/k.pem&heartbeat=5": nil,
 	}
 	for url, opts := range good {
@@ -28,22 +30,27 @@ func TestValidate(t *testing.T) {
 		}
 	}
 	bad := map[string]string{ // URL: what the error must speak of
-		"":                                                     "url",
-		"rabbit.example:5672":                                  "url",
-		"http://app:hunter2@localhost":                         "amqps://",
-		"amqp://app:hunter2@rabbit.example":                    "AllowPlain",
-		"amqps://guest:hunter2@rabbit.example":                 "guest",
-		"amqps://rabbit.example/v":                             "guest",
-		"amqp://app:hunter2@localhost:99999":                   "port",
-		"amqp://app:hunter2%zz@localhost":                      "url",
-		"amqp://app:hunter2@local host":                        "url",
-		"amqp://app:hunter2@localhost?heartbeat=0":             "heartbeat",
-		"amqp://app:hunter2@localhost?hunter2=1":               "parameter",
-		"amqp://app:hunter2@localhost?auth_mechanism=external": "external",
-		"amqps://app:hunter2@localhost?certfile=/c.pem":        "certfile and keyfile",
-		"amqps://app:1/hunter2@a.example":                      "'@' behind its host",
-		"amqps://app:hunter2:/v":                               "two ':'",
-		"amqps://app:1?hunter2@a.example":                      "'@' behind its host",
+		"":                                                      "url",
+		"rabbit.example:5672":                                   "url",
+		"http://app:hunter2@localhost":                          "amqps://",
+		"amqp://app:hunter2@rabbit.example":                     "AllowPlain",
+		"amqps://guest:hunter2@rabbit.example":                  "guest",
+		"amqps://rabbit.example/v":                              "AllowGuest",
+		"amqp://app:hunter2@localhost.rabbit.example":           "AllowPlain",
+		"amqp://app:hunter2@127.0.0.1.rabbit.example":           "AllowPlain",
+		"amqp://app:hunter2@0.0.0.0":                            "AllowPlain",
+		"amqps://app:hunter2@rabbit.example?allow_plain=hunter": "allow_plain",
+		"amqps://app:hunter2@rabbit.example?user_id=hunter":     "user_id",
+		"amqp://app:hunter2@localhost:99999":                    "port",
+		"amqp://app:hunter2%zz@localhost":                       "url",
+		"amqp://app:hunter2@local host":                         "url",
+		"amqp://app:hunter2@localhost?heartbeat=0":              "heartbeat",
+		"amqp://app:hunter2@localhost?hunter2=1":                "parameter",
+		"amqp://app:hunter2@localhost?auth_mechanism=external":  "external",
+		"amqps://app:hunter2@localhost?certfile=/c.pem":         "certfile and keyfile",
+		"amqps://app:1/hunter2@a.example":                       "'@' behind its host",
+		"amqps://app:1?hunter2@a.example":                       "'@' behind its host",
+		"amqps://app:hunter2:/v":                                "two ':'",
 		"amqps://app:hunter2@a.example,amqp://app:hunter2@b.example,amqp://a\x7f:hunter2@c": "url[1]",
 	}
 	for url, part := range bad {

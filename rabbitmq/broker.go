@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/tlsfile"
 )
 
 const (
@@ -44,7 +44,8 @@ func Addresses(urls ...string) Option {
 // the least. InsecureSkipVerify is refused by Validate.
 func TLS(config *tls.Config) Option { return func(b *broker) { b.tls = config } }
 
-// CACertificate reads the authorities to trust from a PEM file, at every connect.
+// CACertificate reads the authorities to trust from a PEM file, at every connect, so
+// that a rotated one is used without a restart.
 func CACertificate(file string) Option { return func(b *broker) { b.caFile = file } }
 
 // ClientCertificate presents a certificate. The PEM files are read at every
@@ -56,6 +57,24 @@ func ClientCertificate(certFile, keyFile string) Option {
 // AllowPlain permits amqp:// without TLS to hosts other than loopback. Passwords
 // and messages then travel readable. A warning is logged at every connect.
 func AllowPlain() Option { return func(b *broker) { b.allowPlain = true } }
+
+// AllowGuest permits the account "guest" to hosts other than loopback. It may do
+// everything on a fresh broker, and everybody knows its password. A warning is logged
+// at every connect.
+func AllowGuest() Option { return func(b *broker) { b.allowGuest = true } }
+
+// WithoutUserID publishes without the broker's user-id. With it, which is the default
+// where the address names the user, the broker vouches for who published: see [Senders].
+// It must go where the broker's name for the user is another than the address's, as with
+// OAuth 2 tokens: such a broker refuses every message.
+func WithoutUserID() Option { return func(b *broker) { b.withoutUserID = true } }
+
+// Senders says which users of the broker may publish for a service: messages of a source
+// in the map that the broker does not vouch for as one of its users' are dead letters.
+// Others are not checked. The relay of each such service needs an account of its own.
+func Senders(usersOf map[string][]string) Option {
+	return func(b *broker) { b.senders = usersOf }
+}
 
 // ConnectionName is shown by the broker's own tools. Default: the program's name.
 func ConnectionName(name string) Option { return func(b *broker) { b.name = name } }
@@ -74,9 +93,9 @@ func MaxBackoff(d time.Duration) Option { return func(b *broker) { b.maxBackoff 
 //	amqps://user:password@host:5671/vhost?cacertfile=/etc/ca.pem
 //
 // Parameters are cacertfile, certfile, keyfile, server_name_indication,
-// auth_mechanism (plain, external), allow_plain, heartbeat in seconds (default 10),
-// connection_timeout in milliseconds (default 10,000), and management (see
-// [Management]).
+// auth_mechanism (plain, external), allow_plain, allow_guest, user_id (false: see
+// [WithoutUserID]), heartbeat in seconds (default 10), connection_timeout in
+// milliseconds (default 10,000), and management (see [Management]).
 //
 // It dials nothing. What is wrong with its arguments is returned by its Validate
 // method, and by every Run and every call of its Topology, as CodeInvalid. A broker
@@ -85,15 +104,18 @@ func MaxBackoff(d time.Duration) Option { return func(b *broker) { b.maxBackoff 
 func Broker(url string, opts ...Option) outlast.Broker { return newBroker(url, opts) }
 
 type broker struct {
-	urls       []string
-	tls        *tls.Config
-	caFile     string
-	certFile   string
-	keyFile    string
-	allowPlain bool
-	name       string
-	logger     *slog.Logger
-	maxBackoff time.Duration
+	urls          []string
+	tls           *tls.Config
+	caFile        string
+	certFile      string
+	keyFile       string
+	allowPlain    bool
+	allowGuest    bool
+	withoutUserID bool
+	senders       map[string][]string
+	name          string
+	logger        *slog.Logger
+	maxBackoff    time.Duration
 
 	managementURL string
 	management    *management // nil when not given
@@ -102,7 +124,8 @@ type broker struct {
 	invalid   error
 	consume   *sharedSession
 
-	staleAcks atomic.Uint64
+	staleAcks     atomic.Uint64
+	userIDRefused atomic.Bool
 }
 
 var _ outlast.Broker = (*broker)(nil)
@@ -206,8 +229,8 @@ func (b *broker) checkAddress(field string, a *address, bad *problems) {
 	if !a.tls && !a.loopback() && !a.allowPlain && !b.allowPlain {
 		bad.add(field, "amqps:// beyond loopback, unless AllowPlain() or allow_plain=true is given", "amqp:// to "+strconv.Quote(a.host))
 	}
-	if a.user == "guest" && !a.external && !a.loopback() {
-		bad.add(field+" user", "an account of this service; guest is for loopback only", `"guest"`)
+	if a.user == "guest" && !a.external && !a.loopback() && !a.allowGuest && !b.allowGuest {
+		bad.add(field+" user", "an account of this service; guest is for loopback only, unless AllowGuest() or allow_guest=true is given", `"guest"`)
 	}
 	if a.external && !a.tls {
 		bad.add(field+" auth_mechanism", "external only with amqps://", "external with amqp://")
@@ -216,35 +239,15 @@ func (b *broker) checkAddress(field string, a *address, bad *problems) {
 
 // tlsConfig is made anew for every connect, because files may have been rotated.
 func (b *broker) tlsConfig(a address) (*tls.Config, error) {
-	config := &tls.Config{}
-	if b.tls != nil {
-		config = b.tls.Clone()
-	}
-	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
-	if config.ServerName == "" {
-		config.ServerName = a.host
-	}
+	base := b.tls
 	if a.serverName != "" {
-		config.ServerName = a.serverName
-	}
-	if a.caFile != "" {
-		pem, err := os.ReadFile(a.caFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the certificate authorities: %w", err)
+		base = base.Clone() // nil stays nil
+		if base == nil {
+			base = &tls.Config{}
 		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read the certificate authorities: %q holds no PEM certificate", a.caFile)
-		}
+		base.ServerName = a.serverName
 	}
-	if a.certFile != "" {
-		pair, err := tls.LoadX509KeyPair(a.certFile, a.keyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the client certificate: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
+	return tlsfile.Files{CA: a.caFile, Cert: a.certFile, Key: a.keyFile}.Config(base, a.host)
 }
 
 // shuffled returns the addresses in random order, so that clients spread over nodes.

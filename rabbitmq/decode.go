@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -101,6 +103,21 @@ func complete(m *outlast.Message, f *outlast.ForeignQueue) {
 	if m.ID == "" && f.DeriveID {
 		m.ID = uuid.NewHash(sha256.New(), uuid.NameSpaceOID, append([]byte(m.Type+"\x00"), m.Body...), 8).String()
 	}
+}
+
+// checkSender returns what is wrong with the user that the broker vouches for, if any.
+func (b *broker) checkSender(source, user string) error {
+	users, ok := b.senders[source]
+	if !ok || slices.Contains(users, user) {
+		return nil
+	}
+	given := "none"
+	if user != "" {
+		given = strconv.Quote(user)
+	}
+	return &outlast.Error{Op: "receive", Code: outlast.CodeDenied, Fields: []outlast.FieldError{{
+		Field: "user_id", Limit: fmt.Sprintf("one of the users of %q", source), Given: given,
+	}}}
 }
 
 func clean(s string) bool {

@@ -14,15 +14,16 @@ import (
 // without an error.
 type encoded struct {
 	p         *outlast.Publishing
+	user      string // the broker vouches for it; empty for none
 	headers   []outlast.WireHeader
 	timestamp time.Time
 }
 
 // encode checks everything that the broker or the frame format would refuse. What
 // it accepts, a channel takes; the size of the body alone is the broker's to judge.
-func encode(p *outlast.Publishing, maxFrame int) (encoded, error) {
+func encode(p *outlast.Publishing, user string, maxFrame int) (encoded, error) {
 	m := p.Message
-	e := encoded{p: p, headers: outlast.EncodeHeaders(m), timestamp: m.EnqueuedAt}
+	e := encoded{p: p, user: user, headers: outlast.EncodeHeaders(m), timestamp: m.EnqueuedAt}
 	if e.timestamp.IsZero() {
 		e.timestamp = m.Time
 	}
@@ -38,6 +39,7 @@ func encode(p *outlast.Publishing, maxFrame int) (encoded, error) {
 	text("correlation_id", m.CorrelationID)
 	text("id", m.ID)
 	text("type", m.Type)
+	text("user_id", user)
 	text("source", m.Source)
 	size += 2 + 2 + 8 + 2 + 1 + 8 + 4 // class, weight, body size, flags, mode, timestamp, table size
 	for _, h := range e.headers {
@@ -98,6 +100,9 @@ func (e encoded) appendHeader(b []byte) []byte {
 	if !e.timestamp.IsZero() {
 		flags |= flagTimestamp
 	}
+	if e.user != "" {
+		flags |= flagUserID
+	}
 	if m.Source != "" {
 		flags |= flagAppID
 	}
@@ -120,6 +125,9 @@ func (e encoded) appendHeader(b []byte) []byte {
 		b = binary.BigEndian.AppendUint64(b, uint64(e.timestamp.Unix()))
 	}
 	b = appendShort(b, m.Type)
+	if e.user != "" {
+		b = appendShort(b, e.user)
+	}
 	if m.Source != "" {
 		b = appendShort(b, m.Source)
 	}

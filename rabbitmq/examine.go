@@ -62,10 +62,14 @@ func (s *session) examine() []outlast.Finding {
 	switch {
 	case s.address.tls:
 		all = append(all, finding(outlast.FindingOK, subject, "encrypted and verified by TLS", "", ""))
+		all = append(all, s.certificates...)
 	case s.address.loopback():
 		all = append(all, finding(outlast.FindingOK, subject, "not encrypted, on loopback", "", ""))
 	default:
 		all = append(all, finding(outlast.FindingWarn, subject, "password and messages travel readable", "use amqps://", ""))
+	}
+	if s.address.user == "guest" && !s.address.external && !s.address.loopback() {
+		all = append(all, finding(outlast.FindingWarn, subject, "the account guest may do everything, and everybody knows it", "give the service an account of its own: outlast topology permissions", ""))
 	}
 	if s.wire.blocked.Load() {
 		all = append(all, finding(outlast.FindingFail, subject, "the broker blocks publishers (a resource alarm)",

@@ -52,7 +52,7 @@ func publishing() *outlast.Publishing {
 
 func publishFrames(t *testing.T) []byte {
 	t.Helper()
-	e, err := encode(publishing(), frameMax)
+	e, err := encode(publishing(), "app", frameMax)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -136,7 +137,7 @@ func (l *lane) burst() {
 			return
 		}
 		p := l.queue[0]
-		e, err := encode(p, l.s.maxSize)
+		e, err := encode(p, l.s.user(), l.s.maxSize)
 		if err != nil {
 			l.queue = l.queue[1:]
 			refused = append(refused, outlast.Result{P: p, Outcome: outlast.OutcomeRefused, Err: err})
@@ -205,6 +206,9 @@ func (l *lane) closedByBroker(channel uint16, code int, text string) {
 		e.Code = outlast.CodeNotFound
 	case replyAccessRefused:
 		e.Code = outlast.CodeDenied
+	}
+	if code == replyPrecondition && strings.Contains(text, "user_id property") {
+		l.s.userIDRefused()
 	}
 	var out []outlast.Result
 	l.mu.Lock()

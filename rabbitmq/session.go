@@ -15,18 +15,22 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/tlsfile"
 )
 
 // session is one connection from its handshake to its end. It is never repaired:
 // whoever needs another one makes it.
 type session struct {
+	b       *broker
 	address address
-	conn    *amqp.Connection
-	wire    *wire
-	maxSize int           // negotiated frame_max
-	dead    chan struct{} // closed when the connection has ended
-	began   time.Time
-	tasks   sync.WaitGroup // everything started for this session
+	// certificates are findings about when those of this connection end.
+	certificates []outlast.Finding
+	conn         *amqp.Connection
+	wire         *wire
+	maxSize      int           // negotiated frame_max
+	dead         chan struct{} // closed when the connection has ended
+	began        time.Time
+	tasks        sync.WaitGroup // everything started for this session
 
 	opening sync.Mutex // one channel is opened at a time
 	opened  uint16     // number of the channel that the broker opened last
@@ -55,7 +59,10 @@ func (b *broker) dial(ctx context.Context, purpose string, log *slog.Logger) (*s
 		s, err := b.dialOne(ctx, a, purpose)
 		if err == nil {
 			if !a.tls && !a.loopback() {
-				log.Warn("the connection to rabbitmq is not encrypted", "address", a.String())
+				log.Warn("the connection to rabbitmq is not encrypted: password and messages travel readable", "address", a.String())
+			}
+			if a.user == "guest" && !a.external && !a.loopback() {
+				log.Warn("the account guest, which everybody knows, is used beyond loopback", "address", a.String())
 			}
 			return s, nil
 		}
@@ -76,12 +83,12 @@ func (b *broker) dialOne(ctx context.Context, a address, purpose string) (*sessi
 	op := "connect to " + a.String()
 	limited, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	conn, err := b.dialSocket(limited, a)
+	conn, certificates, err := b.dialSocket(limited, a)
 	if err != nil {
 		return nil, &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: err}
 	}
 	s := &session{
-		address: a, dead: make(chan struct{}), began: time.Now(), onBlocked: func(bool, string) {},
+		b: b, address: a, certificates: certificates, dead: make(chan struct{}), began: time.Now(), onBlocked: func(bool, string) {},
 		lanes: map[uint16]*lane{}, pending: map[uint16]returnedMethod{},
 	}
 	s.wire = newWire(conn, s)
@@ -111,23 +118,23 @@ func (b *broker) dialOne(ctx context.Context, a address, purpose string) (*sessi
 // dialSocket has no TCP_USER_TIMEOUT: it would also end a connection that the broker
 // deliberately does not read from during an alarm. Heartbeats bound the silence of a
 // dead peer, and the wire's watchdog a write that goes nowhere.
-func (b *broker) dialSocket(ctx context.Context, a address) (net.Conn, error) {
+func (b *broker) dialSocket(ctx context.Context, a address) (net.Conn, []outlast.Finding, error) {
 	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
 	conn, err := dialer.DialContext(ctx, "tcp", a.hostPort())
 	if err != nil || !a.tls {
-		return conn, err
+		return conn, nil, err
 	}
 	config, err := b.tlsConfig(a)
 	if err != nil {
 		conn.Close()
-		return nil, err
+		return nil, nil, err
 	}
 	client := tls.Client(conn, config)
 	if err := client.HandshakeContext(ctx); err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("verify the broker by TLS: %w", err)
+		return nil, nil, fmt.Errorf("verify the broker by TLS: %w", err)
 	}
-	return client, nil
+	return client, tlsfile.Findings("rabbitmq "+a.String(), client.ConnectionState(), config, time.Now()), nil
 }
 
 func (b *broker) amqpConfig(a address, purpose string) amqp.Config {
@@ -164,6 +171,24 @@ func (s *session) watch(closed chan *amqp.Error) {
 	s.reason = errorOf("connection to "+s.address.String(), reason)
 	s.mu.Unlock()
 	close(s.dead)
+}
+
+// user is what the broker shall vouch for as the publisher of a message: the account
+// of this connection, or nothing.
+func (s *session) user() string {
+	if a := &s.address; a.external || !a.userID || s.b.withoutUserID || s.b.userIDRefused.Load() {
+		return ""
+	}
+	return s.address.user
+}
+
+// userIDRefused: the broker knows this connection's user by another name. Messages must
+// flow, so they go without from now on.
+func (s *session) userIDRefused() {
+	if !s.b.userIDRefused.Swap(true) {
+		s.b.logger.Warn("rabbitmq knows this user by another name: messages are published without a user-id from now on",
+			"address", s.address.String(), "hint", "user_id=false in the URL, or WithoutUserID, says so from the beginning")
+	}
 }
 
 // why is the reason of the end; only after dead is closed.

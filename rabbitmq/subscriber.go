@@ -226,6 +226,9 @@ func (s *subscriber) receive(ctx context.Context, session *session, sub *subscri
 
 func (s *subscriber) deliver(sub *subscription, d amqp.Delivery) {
 	m, problem := decode(&d, s.c.Foreign)
+	if impostor := s.b.checkSender(m.Source, d.UserId); impostor != nil {
+		problem = errors.Join(problem, impostor)
+	}
 	tag := d.DeliveryTag
 	delivery := outlast.NewDelivery(m, s.queue(), d.Redelivered, func() bool { return sub.ack(tag) })
 	delivery.Session, delivery.Tag = sub.name, tag
