@@ -173,6 +173,9 @@ func roleSQL(service string, conf settings) string {
 		fmt.Fprintf(&b, "-- %s: %s\n", name(r.name), r.about)
 	}
 	fmt.Fprint(&b, "-- None has a login: GRANT each to the login that does its work.\n\n")
+	// One transaction, so that nobody who works meanwhile finds a right missing; and not
+	// behind a long one, with everybody else waiting behind that.
+	fmt.Fprint(&b, "BEGIN;\nSET LOCAL lock_timeout = '10s';\n")
 	for _, r := range append([]role{{name: ownerRole}}, all...) {
 		fmt.Fprintf(&b, "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '%[1]s') THEN CREATE ROLE %[1]s NOLOGIN; END IF; END $$;\n", name(r.name))
 		if r.name != ownerRole {
@@ -198,6 +201,7 @@ func roleSQL(service string, conf settings) string {
 			fmt.Fprintf(&b, "GRANT %s TO %s;\n", g.sql(t), name(r.name))
 		}
 	}
+	fmt.Fprint(&b, "\nCOMMIT;\n")
 	return b.String()
 }
 

@@ -68,7 +68,14 @@ func (p *program) openDatabase(ctx context.Context) (*database, error) {
 func (p *program) openPostgres(ctx context.Context, a address) (*database, error) {
 	ctx, cancel := p.brief(ctx)
 	defer cancel()
-	db, err := postgres.Open(ctx, a.url)
+	var opts []postgres.OpenOption
+	if p.insecurePlain {
+		opts = append(opts, postgres.AllowPlain())
+	}
+	if p.brokerLog != nil {
+		opts = append(opts, postgres.Logger(p.brokerLog))
+	}
+	db, err := postgres.Open(ctx, a.url, opts...)
 	if outlast.CodeOf(err) == outlast.CodeInvalid {
 		return nil, inUsage("connect to the database", err)
 	}
@@ -236,9 +243,19 @@ func (p *program) openBroker(ctx context.Context) (*broker, error) {
 		if p.brokerLog != nil {
 			opts = append(opts, rabbitmq.Logger(p.brokerLog))
 		}
+		if p.insecurePlain {
+			opts = append(opts, rabbitmq.AllowPlain())
+		}
+		if p.insecureGuest {
+			opts = append(opts, rabbitmq.AllowGuest())
+		}
 		b = &broker{Broker: rabbitmq.Broker(a.url, opts...)}
 	case "nats", "tls":
-		b = &broker{Broker: nats.Broker(a.url)}
+		var opts []nats.Option
+		if p.insecurePlain {
+			opts = append(opts, nats.AllowPlain())
+		}
+		b = &broker{Broker: nats.Broker(a.url, opts...)}
 	default:
 		if b, err = p.openEmbedded(ctx, a); err != nil {
 			return nil, err

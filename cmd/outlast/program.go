@@ -33,6 +33,9 @@ type program struct {
 	json        bool
 	progress    bool
 	timeout     time.Duration
+	// What is refused beyond this machine unless a flag says otherwise.
+	insecurePlain bool
+	insecureGuest bool
 
 	secrets secrets
 	// brokerLog is where a broker adapter logs; nil for commands that only ask.
@@ -138,6 +141,8 @@ something; 2 the command line or a setting is wrong, and nothing was done.`,
 	flags.StringVar(&p.schema, "schema", "", "schema of the tables, PostgreSQL only (default $OUTLAST_SCHEMA, or the store's own)")
 	flags.StringVar(&p.prefix, "prefix", "", "prefix of the tables' names (default $OUTLAST_PREFIX, or outlast_)")
 	flags.StringVar(&p.who, "who", "", "who does this, for the record of actions (default $USER@host)")
+	flags.BoolVar(&p.insecurePlain, "insecure-plain", false, "allow servers on other machines that are not verified by TLS: passwords and messages can be read")
+	flags.BoolVar(&p.insecureGuest, "insecure-guest", false, "allow RabbitMQ's account guest on other machines: everybody knows it")
 	flags.BoolVar(&p.json, "json", false, "print JSON")
 	flags.BoolVar(&p.progress, "progress", false, "show progress even when stderr is no terminal")
 	flags.DurationVar(&p.timeout, "timeout", 30*time.Second, "longest wait for one answer of a server")

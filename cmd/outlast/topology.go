@@ -45,7 +45,7 @@ and the bindings. It is read from a JSON file, which a service can print, or com
 from flags for one group. Apply declares what is missing and never changes or
 deletes anything; check changes nothing and exits 1 when something differs.`,
 	})
-	cmd.AddCommand(p.topologyShow(), p.topologyApply(), p.topologyCheck())
+	cmd.AddCommand(p.topologyShow(), p.topologyApply(), p.topologyCheck(), p.topologyPermissions())
 	return cmd
 }
 
