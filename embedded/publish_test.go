@@ -165,7 +165,7 @@ func js(t *testing.T, s *Server) jetstream.JetStream {
 	return j
 }
 
-func TestErrorsHoldNoSecrets(t *testing.T) {
+func TestS23_ErrorsHoldNoSecrets(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter-two%21"
 	for _, address := range []string{

@@ -9,7 +9,7 @@ import (
 
 var upkeepTests = []storeTest{
 	{name: "F59_Purge_forgets_only_what_is_old_and_settled", run: (*storeFixture).purge},
-	{name: "Purge_never_forgets_what_waits_or_is_dead", run: (*storeFixture).purgeKeeps},
+	{name: "S41_Purge_never_forgets_what_waits_or_is_dead", run: (*storeFixture).purgeKeeps},
 	{name: "Alive_shows_those_who_did_not_leave", run: (*storeFixture).aliveLeave},
 	{name: "Suspect_counts_until_the_message_is_settled", run: (*storeFixture).suspect},
 	{name: "Paused_follows_the_operator", run: (*storeFixture).pausing},

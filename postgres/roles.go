@@ -183,7 +183,9 @@ func roleSQL(service string, conf settings) string {
 		}
 	}
 	everyone := strings.Join(names, ", ")
-	fmt.Fprintf(&b, "\nGRANT USAGE, CREATE ON SCHEMA %s TO %s;\n", schema, owner)
+	// A function of anybody's could stand in for one of the server's: CVE-2018-1058.
+	fmt.Fprintf(&b, "\nREVOKE CREATE ON SCHEMA %s FROM PUBLIC;\n", schema)
+	fmt.Fprintf(&b, "GRANT USAGE, CREATE ON SCHEMA %s TO %s;\n", schema, owner)
 	fmt.Fprintf(&b, "GRANT USAGE ON SCHEMA %s TO %s;\n\n", schema, everyone)
 	for _, table := range roleTables {
 		fmt.Fprintf(&b, "ALTER TABLE %s%s OWNER TO %s;\n", t, table, owner)

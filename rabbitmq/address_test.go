@@ -65,8 +65,8 @@ func TestValidate_S25_S28(t *testing.T) {
 	}
 }
 
-// TestBrokerHidesSecrets: no way of printing a broker shows its passwords.
-func TestBrokerHidesSecrets(t *testing.T) {
+// TestS23_BrokerHidesSecrets: no way of printing a broker shows its passwords.
+func TestS23_BrokerHidesSecrets(t *testing.T) {
 	t.Parallel()
 	b := Broker("amqps://app:hunter2@a.example/v,amqps://app:hunter2@b.example:1/v")
 	if text := fmt.Sprintf("%s %v %+v %#v %s", b, b, b, b, b.Address()); strings.Contains(text, "hunter2") {

@@ -50,7 +50,7 @@ var badURLs = []string{
 	"AMQP://APP:" + planted + "@127.0.0.1:x",
 }
 
-func TestSecretsNeverAppear(t *testing.T) {
+func TestS23_SecretsNeverAppear(t *testing.T) {
 	commands := [][]string{{"status"}, {"doctor"}, {"migrate", "print"}, {"topology", "check", "--group", "g", "--handles", "a.v1"}, {"relay", "--source", "orders"}}
 	for _, url := range badURLs {
 		for _, server := range []server{databaseServer, brokerServer} {
@@ -76,7 +76,7 @@ func TestSecretsNeverAppear(t *testing.T) {
 	}
 }
 
-func TestSecretsInTheWrongPlaceNeverAppear(t *testing.T) {
+func TestS23_SecretsInTheWrongPlaceNeverAppear(t *testing.T) {
 	for _, url := range badURLs {
 		s := newShell(t)
 		for _, args := range [][]string{

@@ -8,7 +8,7 @@ import (
 
 var names = Names{"p": "app_", "schema": ""}
 
-func TestNames(t *testing.T) {
+func TestS01_Names(t *testing.T) {
 	t.Parallel()
 	for _, ok := range []string{"outlast_", "_x9", "a", strings.Repeat("a", MaxIdentifier)} {
 		if err := CheckIdentifier(ok); err != nil {
@@ -144,4 +144,19 @@ func TestPlan(t *testing.T) {
 	if _, err := LoadMigrations(fsys, "m", nil); err == nil {
 		t.Error("a gap in the versions passed")
 	}
+}
+
+// FuzzS01_Identifier: what passes can stand in any statement as it is.
+func FuzzS01_Identifier(f *testing.F) {
+	for _, seed := range []string{"outlast_", `x"; DROP TABLE y; --`, "a\x00", "ａ", "public.x", "x'", "pg_\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if CheckIdentifier(s) != nil {
+			return
+		}
+		if s == "" || len(s) > MaxIdentifier || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" || s[0] >= '0' && s[0] <= '9' {
+			t.Errorf("%q passed", s)
+		}
+	})
 }

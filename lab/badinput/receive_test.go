@@ -170,9 +170,9 @@ func TestS03_BodiesThatDoNotFit(t *testing.T) {
 	w.Eventually("nothing waits", func() bool { return w.Waiting() == 0 })
 }
 
-// TestAnUnknownTypeWaits: during a rolling deploy an old instance gets what only the
+// TestS10_S11_AnUnknownTypeWaits: during a rolling deploy an old instance gets what only the
 // new one handles.
-func TestAnUnknownTypeWaits(t *testing.T) {
+func TestS10_S11_AnUnknownTypeWaits(t *testing.T) {
 	t.Parallel()
 	w := rig.Shared(t)
 	w.Run("topology", "apply", "--group", "billing", "--handles", "order.placed.v1,order.placed.v2")

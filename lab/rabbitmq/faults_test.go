@@ -257,9 +257,9 @@ func count(r *recorder) int {
 	return len(r.links)
 }
 
-// TestErrorsHoldNoSecret: what a person reads about a failed login names the cause
+// TestS23_ErrorsHoldNoSecret: what a person reads about a failed login names the cause
 // and not the password.
-func TestErrorsHoldNoSecret(t *testing.T) {
+func TestS23_ErrorsHoldNoSecret(t *testing.T) {
 	t.Parallel()
 	url := servers.SharedRabbitMQ(t).URL()
 	for name, bad := range map[string]string{
