@@ -7,9 +7,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,6 +89,55 @@ func TestTLS_S25(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestS26_CertificatesRotate: the broker uses what its files hold at the next connect,
+// shows its own certificate, and tells when the server's ends.
+func TestS26_CertificatesRotate(t *testing.T) {
+	t.Parallel()
+	first, roots := selfSigned(t)
+	second, _ := selfSigned(t)
+	client, clientRoots := selfSigned(t)
+	dir := t.TempDir()
+	ca, cert, key := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "c.pem"), filepath.Join(dir, "c.key")
+	write := func(file, kind string, der []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(client.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(ca, "CERTIFICATE", first.Certificate[0])
+	write(cert, "CERTIFICATE", client.Certificate[0])
+	write(key, "PRIVATE KEY", keyDER)
+	var shown atomic.Pointer[tls.Certificate]
+	shown.Store(&first)
+	at := startPlainServer(t, server.Options{TLS: true, TLSTimeout: 5, TLSVerify: true, TLSConfig: &tls.Config{
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clientRoots,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return shown.Load(), nil },
+	}})
+	b := nats.Broker("tls://" + at + "?cacertfile=" + ca + "&certfile=" + cert + "&keyfile=" + key)
+	findings, err := b.Topology().Examine(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprint(findings); !strings.Contains(text, "the server's certificate ends") || !strings.Contains(text, "the client's certificate ends") {
+		t.Errorf("%s", text)
+	}
+	if _, err := nats.Broker("tls://"+at, nats.TLS(&tls.Config{RootCAs: roots})).Topology().Examine(testContext(t)); err == nil {
+		t.Error("connected without a certificate")
+	}
+	shown.Store(&second)
+	if _, err := b.Topology().Examine(testContext(t)); err == nil {
+		t.Error("connected to a server that is not trusted")
+	}
+	write(ca, "CERTIFICATE", second.Certificate[0])
+	if _, err := b.Topology().Examine(testContext(t)); err != nil {
+		t.Errorf("after the rotation: %v", err)
 	}
 }
 

@@ -135,6 +135,10 @@ func Broker(address string, opts ...Option) outlast.Broker {
 func (b *broker) Name() string    { return "nats" }
 func (b *broker) Address() string { return b.address }
 
+// Validate returns what is wrong with the address and the options, all at once, as an
+// *outlast.Error with CodeInvalid; nil when nothing is. It does not connect.
+func (b *broker) Validate() error { return b.err }
+
 func (b *broker) validate(address string) error {
 	var bad []outlast.FieldError
 	add := func(field, limit, given string) {
@@ -229,7 +233,7 @@ func (b *broker) addServer(s string) (show, limit string) {
 		b.secure = true
 	case "nats":
 		if !b.allowPlain && b.tls == nil && !loopback(u.Hostname()) {
-			return show, `"tls://" beyond this machine, unless AllowPlain is set`
+			return show, `"tls://" beyond this machine, unless AllowPlain or allow_plain=true is given`
 		}
 	default:
 		return show, `"nats://" or "tls://"`

@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/tlsfile"
 )
 
 // postgresBytes asks for the room of the two tables that grow in an outage, with
@@ -89,12 +93,32 @@ func examineEncryption(ctx context.Context, db *sql.DB, d *diagnosis) error {
 		return err
 	case encrypted:
 		d.add("encryption", outlast.FindingOK, "", "", "the connection is encrypted")
+		return d.addCertificate(ctx, db)
 	case local:
 		d.add("encryption", outlast.FindingOK, "", "", "not encrypted, on this machine")
 	default:
 		d.add("encryption", outlast.FindingWarn, "", "add sslmode=verify-full to the URL", "the connection is not encrypted, and leaves this machine")
 	}
 	return nil
+}
+
+// addCertificate tells when the server's certificate ends.
+func (d *diagnosis) addCertificate(ctx context.Context, db *sql.DB) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(driver any) error {
+		c, ok := driver.(*stdlib.Conn)
+		if !ok {
+			return nil
+		}
+		if secure, ok := c.Conn().PgConn().Conn().(*tls.Conn); ok {
+			d.Findings = append(d.Findings, tlsfile.Findings("encryption", secure.ConnectionState(), nil, time.Now())...)
+		}
+		return nil
+	})
 }
 
 // oldSnapshotSeconds is when an open transaction begins to matter: everything that

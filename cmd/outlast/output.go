@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/outlastmq/outlast"
@@ -27,18 +29,41 @@ func notNil[T any](list []T) []T {
 }
 
 // printJSON writes v as indented JSON to stdout.
-func (p *program) printJSON(v any) error {
-	e := json.NewEncoder(p.out)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
+func (p *program) printJSON(v any) error { return p.encodeJSON(v, "  ") }
 
 // printJSONLine writes v as one line of JSON to stdout.
-func (p *program) printJSONLine(v any) error {
-	e := json.NewEncoder(p.out)
+func (p *program) printJSONLine(v any) error { return p.encodeJSON(v, "") }
+
+func (p *program) encodeJSON(v any, indent string) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := p.out.Write(asciiControls(b.Bytes()))
+	return err
+}
+
+// asciiControls escapes what JSON may hold as it is and a terminal obeys: above all the
+// characters that turn the direction of writing. They can only be within strings.
+func asciiControls(text []byte) []byte {
+	unsafe := func(r rune) bool { return r >= 0x7f && !safeRune(r) }
+	if bytes.IndexFunc(text, unsafe) < 0 {
+		return text
+	}
+	out := make([]byte, 0, len(text)+64)
+	for _, r := range string(text) {
+		if !unsafe(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }
 
 // table is aligned columns. A column whose name ends in '>' is aligned right.

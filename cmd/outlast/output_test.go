@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -107,5 +109,23 @@ func TestStatusRate(t *testing.T) {
 		if got := r.drainText(); got != c.wantDrain {
 			t.Errorf("%s: %q, want %q", c.name, got, c.wantDrain)
 		}
+	}
+}
+
+// TestS42_JSONIsSafeForATerminal: the value stays the same, and no character of it acts.
+func TestS42_JSONIsSafeForATerminal(t *testing.T) {
+	t.Parallel()
+	given := "a\u202eb\u0085c\x7fd\x1be\U000e0001f\ufeffäö😀"
+	var out bytes.Buffer
+	p := newProgram(nil, &out, nil, nil)
+	if err := p.printJSON([]any{given, json.RawMessage(`"` + "\u202e\x7f" + `"`)}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\u202e\u0085\x7f\x1b\U000e0001\ufeff") || !strings.Contains(out.String(), "äö😀") {
+		t.Errorf("%q", out.String())
+	}
+	var got []string
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got[0] != given || got[1] != "\u202e\x7f" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
