@@ -68,7 +68,7 @@ func TestMissingRights(t *testing.T) {
 	}
 }
 
-func TestTLS_S25(t *testing.T) {
+func TestS25_TLS(t *testing.T) {
 	t.Parallel()
 	certificate, roots := selfSigned(t)
 	secure := startPlainServer(t, server.Options{TLS: true, TLSTimeout: 5, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}})

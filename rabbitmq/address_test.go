@@ -9,7 +9,7 @@ import (
 	"github.com/outlastmq/outlast"
 )
 
-func TestValidate_S25_S28(t *testing.T) {
+func TestS25_S28_Validate(t *testing.T) {
 	t.Parallel()
 	good := map[string][]Option{
 		"amqp://localhost":                                   nil,

@@ -62,7 +62,7 @@ func publishFrames(t *testing.T) []byte {
 // deliverFrames is a publishing as it comes to a consumer.
 func deliverFrames(t testing.TB, p *outlast.Publishing) []byte {
 	t.Helper()
-	e, err := encode(p, frameMax)
+	e, err := encode(p, "", frameMax)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestS18_OnlyPersistentMandatoryMessages(t *testing.T) {
 	t.Parallel()
 	p := publishing()
 	p.Message.ExpiresAt = time.Now().Add(time.Hour)
-	e, err := encode(p, frameMax)
+	e, err := encode(p, "", frameMax)
 	if err != nil {
 		t.Fatal(err)
 	}

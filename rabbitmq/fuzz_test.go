@@ -133,7 +133,7 @@ func FuzzPublish(f *testing.F) {
 			return
 		}
 		p := &outlast.Publishing{Message: &m, Exchange: m.Route().Exchange, RoutingKey: m.Address()}
-		e, err := encode(p, frameMax)
+		e, err := encode(p, "", frameMax)
 		if err != nil {
 			wantFields(t, err)
 			return

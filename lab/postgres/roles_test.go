@@ -121,9 +121,9 @@ func (p printing) Up(ctx context.Context, to int) error {
 	return err
 }
 
-// TestStore_S29_as_its_roles is the suite in the way that Open sends statements, with each
+// TestS29_StoreAsItsRoles is the suite in the way that Open sends statements, with each
 // part of the store in the role for its work: every role may do all of it.
-func TestStore_S29_as_its_roles(t *testing.T) {
+func TestS29_StoreAsItsRoles(t *testing.T) {
 	t.Parallel()
 	outlasttest.Store(t, func(t *testing.T) outlasttest.StoreUnderTest {
 		l := withRoles(t, postgres.Schema("shop"), postgres.Prefix("box_"))

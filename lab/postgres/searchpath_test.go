@@ -23,7 +23,7 @@ func TestS02_SearchPathLeadsNowhere(t *testing.T) {
 				EXECUTE format('CREATE TABLE decoy.%I (LIKE shop.%I INCLUDING ALL)', r.relname, r.relname);
 			END LOOP;
 			FOR r IN SELECT relname FROM pg_class WHERE relnamespace = 'shop'::regnamespace AND relkind = 'S' LOOP
-				EXECUTE format('CREATE SEQUENCE decoy.%I', r.relname);
+				EXECUTE format('CREATE SEQUENCE IF NOT EXISTS decoy.%I', r.relname);
 			END LOOP;
 		END $$;
 		CREATE FUNCTION decoy.caught() RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''the decoy was called''; END';

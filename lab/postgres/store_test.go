@@ -55,7 +55,7 @@ func suite(t *testing.T, mode pgx.QueryExecMode) {
 }
 
 // TestStoreInOtherModes shows that no statement depends on how pgx sends it. The default
-// mode is what TestStore_S29_as_its_roles runs in.
+// mode is what TestS29_StoreAsItsRoles runs in.
 func TestStoreInOtherModes(t *testing.T) {
 	t.Parallel()
 	for name, mode := range map[string]pgx.QueryExecMode{

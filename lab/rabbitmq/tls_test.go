@@ -51,8 +51,8 @@ func declare(ctx context.Context, b outlast.Broker) error {
 	return b.Topology().Apply(ctx, outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}}})
 }
 
-// TestTLS_S25_S26: what does not verify fails closed, on both sides.
-func TestTLS_S25_S26(t *testing.T) {
+// TestS25_S26_TLS: what does not verify fails closed, on both sides.
+func TestS25_S26_TLS(t *testing.T) {
 	t.Parallel()
 	s := startSecured(t)
 	theirs := servers.NewAuthority(t, "theirs")
