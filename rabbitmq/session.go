@@ -61,6 +61,11 @@ func (b *broker) dial(ctx context.Context, purpose string, log *slog.Logger) (*s
 			if !a.tls && !a.loopback() {
 				log.Warn("the connection to rabbitmq is not encrypted: password and messages travel readable", "address", a.String())
 			}
+			for _, f := range s.certificates {
+				if f.Level != outlast.FindingOK {
+					log.Warn(f.Text+": rotate it", "address", a.String())
+				}
+			}
 			if a.user == "guest" && !a.external && !a.loopback() {
 				log.Warn("the account guest, which everybody knows, is used beyond loopback", "address", a.String())
 			}
