@@ -28,7 +28,7 @@ func BenchmarkEncodeFrames(b *testing.B) {
 	var frames []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		e, err := encode(p, frameMax)
+		e, err := encode(p, "", frameMax)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func (c *replay) Read(p []byte) (int, error) {
 // BenchmarkFrameFilter checks what the broker sends before the library reads it. One
 // operation is one message of 256 bytes.
 func BenchmarkFrameFilter(b *testing.B) {
-	e, err := encode(benchPublishing(), frameMax)
+	e, err := encode(benchPublishing(), "", frameMax)
 	if err != nil {
 		b.Fatal(err)
 	}
