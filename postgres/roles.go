@@ -22,9 +22,10 @@ type role struct {
 
 // grant is rights on one table or sequence. Columns narrow them.
 type grant struct {
-	object  string
-	rights  []string
-	columns []string
+	object   string
+	rights   []string
+	columns  []string
+	tracking bool // of what is recorded beside the work, which goes on without it
 }
 
 func on(object string, rights ...string) grant { return grant{object: object, rights: rights} }
@@ -39,6 +40,24 @@ func (g grant) of(columns ...string) grant {
 // rights into the roles below: a test compares both with the database.
 var roleTables = []string{
 	"outbox", "held", "owner", "slot", "inbox", "retry", "dead", "suspect", "instance", "group", "action", "meta", "migrations",
+	"sent", "sent_key", "sent_body", "sent_default", "sent_key_default", "sent_body_default", "fact", "hearer", "minute", "book",
+}
+
+// trackedTables are written by whoever tracks: all of them, or nothing is tracked.
+var trackedTables = []string{"sent", "sent_key", "sent_body", "fact", "hearer", "minute", "book"}
+
+// recording is what the sent log, the facts and the books need beside the work itself.
+func recording(more ...grant) []grant {
+	var all []grant
+	for _, t := range trackedTables {
+		all = append(all, on(t, "SELECT", "INSERT"))
+	}
+	all = append(all, on("hearer", "UPDATE"))
+	all = append(all, more...)
+	for i := range all {
+		all[i].tracking = true
+	}
+	return all
 }
 
 const ownerRole = "owner"
@@ -75,13 +94,16 @@ var enqueuing = []grant{
 	on("held", "INSERT").of(messageInsert("due_at", "next_at", "reason")...),
 	on("seq", "USAGE"),
 	on("migrations", "SELECT"),
+	on("meta", "SELECT"),
 }
 
 // roles returns the roles but the owner, whose rights come with owning.
 func roles() []role {
 	everything := make([]grant, 0, len(roleTables))
 	for _, t := range roleTables {
-		everything = append(everything, on(t, "SELECT"))
+		g := on(t, "SELECT")
+		g.tracking = slices.Contains(trackedTables, t) || strings.HasSuffix(t, "_default")
+		everything = append(everything, g)
 	}
 	return []role{
 		{"app", "enqueues, and reads nothing", enqueuing},
@@ -96,7 +118,11 @@ func roles() []role {
 			on("held", "UPDATE").of("reason", "route_exchange", "route_type", "next_at", "attempts", "error", "enqueued_at"),
 			on("meta", "INSERT"),
 			on("seq", "USAGE"),
-		})},
+		}, recording(
+			on("sent", "DELETE"), on("sent_key", "DELETE"), on("sent_body", "DELETE"), on("fact", "DELETE"),
+			on("sent_default", "SELECT", "DELETE"), on("sent_key_default", "SELECT", "DELETE"), on("sent_body_default", "SELECT", "DELETE"),
+			on("minute", "UPDATE"), on("book", "DELETE"),
+		))},
 		{"consumer", "handles messages, and enqueues what follows; sees of the outbox only numbers", slices.Concat(leasing, counting, enqueuing, []grant{
 			on("inbox", "SELECT", "INSERT", "DELETE"),
 			on("inbox", "UPDATE").of("state", "at"),
@@ -106,7 +132,7 @@ func roles() []role {
 			on("dead", "UPDATE").of("reason", "error", "attempts", "last_at"),
 			on("suspect", "SELECT", "INSERT", "UPDATE", "DELETE"),
 			on("instance", "SELECT", "INSERT", "UPDATE", "DELETE"),
-		})},
+		}, recording())},
 		{"viewer", "looks at everything, bodies too", everything},
 		{"operator", "looks, and acts on what waits; every act is recorded", slices.Concat(everything, []grant{
 			on("outbox", "DELETE"),
@@ -121,7 +147,11 @@ func roles() []role {
 			on("dead", "UPDATE").of("last_at"), // only to lock a row before it is deleted
 			on("group", "INSERT", "UPDATE"),
 			on("action", "INSERT"),
-		})},
+		}, recording(
+			on("minute", "UPDATE"),
+			on("outbox", "INSERT").of(messageInsert()...), // what the books miss is sent again
+			on("seq", "USAGE"),
+		))},
 	}
 }
 
@@ -193,7 +223,10 @@ func roleSQL(service string, conf settings) string {
 	}
 	fmt.Fprintf(&b, "ALTER SEQUENCE %sseq OWNER TO %s;\n", t, owner)
 	fmt.Fprintf(&b, "REVOKE ALL ON SEQUENCE %sseq FROM PUBLIC, %s;\n", t, everyone)
-	for _, f := range []string{"uuid7()", "headers_ok(jsonb)"} {
+	fmt.Fprintf(&b, "DO $$ DECLARE part regclass; BEGIN FOR part IN SELECT inhrelid FROM pg_catalog.pg_inherits"+
+		" WHERE inhparent IN ('%[1]ssent'::regclass, '%[1]ssent_key'::regclass, '%[1]ssent_body'::regclass)"+
+		" LOOP EXECUTE format('ALTER TABLE %%s OWNER TO %[2]s', part); END LOOP; END $$;\n", t, owner)
+	for _, f := range []string{"uuid7()", "headers_ok(jsonb)", "keep_ahead(interval)", "drop_part(text)"} {
 		fmt.Fprintf(&b, "ALTER FUNCTION %s%s OWNER TO %s;\n", t, f, owner)
 		fmt.Fprintf(&b, "GRANT EXECUTE ON FUNCTION %s%s TO %s;\n", t, f, everyone)
 	}
@@ -238,6 +271,9 @@ func (s *store) rights(ctx context.Context, q querier) (may []string, missing ma
 	var privileges, objects, columns, of []string
 	for _, r := range roles() {
 		for _, g := range r.grants {
+			if g.tracking {
+				continue // tracking is looked at for itself, and older tables have none
+			}
 			for _, privilege := range g.rights {
 				for _, column := range orWhole(g.columns) {
 					privileges, objects = append(privileges, privilege), append(objects, g.object)

@@ -190,6 +190,8 @@ func examineTracking(ctx context.Context, db *database, d *diagnosis) {
 	default:
 		d.addError("tracking", err)
 	}
+}
+
 // examineRights tells what this connection's role may do, where the database has roles.
 func (d *diagnosis) examineRights(ctx context.Context, store outlast.Store) {
 	s, ok := store.(interface {
