@@ -104,8 +104,23 @@ func (s sharedOut) Leases() outlast.LeaseStore      { return s.relay.Leases() }
 func (s sharedOut) Inbox() outlast.InboxStore       { return s.consumer.Inbox() }
 func (s sharedOut) Operator() outlast.OperatorStore { return s.operator.Operator() }
 func (s sharedOut) Journal() outlast.JournalStore   { return s.owner.Journal() }
+func (s sharedOut) Books() outlast.BookStore        { return sharedBooks{s.relay.Books(), s.operator.Books()} }
 func (s sharedOut) Migrations() outlast.Migrator {
 	return printing{s.owner.Migrations(), s.print}
+}
+
+// sharedBooks are kept by the relay, and acted on by the operator.
+type sharedBooks struct {
+	outlast.BookStore
+	operator outlast.BookStore
+}
+
+func (b sharedBooks) SignOff(ctx context.Context, minutes []time.Time, by outlast.Action) (int, error) {
+	return b.operator.SignOff(ctx, minutes, by)
+}
+
+func (b sharedBooks) Resend(ctx context.Context, ids []string, by outlast.Action) (outlast.Resent, error) {
+	return b.operator.Resend(ctx, ids, by)
 }
 
 // printing gives the roles their rights after every migration.
