@@ -91,7 +91,7 @@ func (s *traced) wait(word string, n int) []sdktrace.ReadOnlySpan {
 func value(span sdktrace.ReadOnlySpan, key string) string {
 	for _, kv := range span.Attributes() {
 		if kv.Key == attribute.Key(key) {
-			return kv.Value.Emit()
+			return kv.Value.String()
 		}
 	}
 	return ""
