@@ -95,8 +95,8 @@ func TestParse(t *testing.T) {
 	if err != nil || o.rounds != 2 || o.scale != 0.5 || strings.Join(o.parts, " ") != "relay keys" {
 		t.Errorf("got %+v, %v", o, err)
 	}
-	if _, err := parse([]string{"--rounds", "0"}); err == nil {
-		t.Error("no rounds are accepted")
+	if _, err := parse([]string{"--rounds", "-1"}); err == nil {
+		t.Error("fewer rounds than none are accepted")
 	}
 	if _, err := choose([]string{"no-such-part"}); err == nil {
 		t.Error("an unknown part is accepted")
@@ -136,5 +136,54 @@ func TestBody_has_its_size_and_does_not_compress(t *testing.T) {
 				t.Errorf("body %d of %d bytes has %d and is %.80s", i, size, len(body), body)
 			}
 		}
+	}
+}
+
+func TestLags_join_both_ends_without_the_first_second(t *testing.T) {
+	t.Parallel()
+	const second = int64(1e9)
+	produced := &outcome{Stamps: map[string]int64{"early": 1 * second, "late": 3 * second}}
+	consumed := &outcome{Stamps: map[string]int64{"early": 2 * second, "late": 3*second + 5e6}}
+	if lags, err := lagsOf(produced, consumed, 1e9); err != nil || len(lags) != 1 || lags[0] != 5 {
+		t.Errorf("got %v, %v; want 5 ms alone", lags, err)
+	}
+	delete(consumed.Stamps, "late")
+	if _, err := lagsOf(produced, consumed, 1e9); err == nil {
+		t.Error("a message without an effect is left out of the numbers")
+	}
+}
+
+func TestTracedCalls_reads_the_sum_of_strace(t *testing.T) {
+	t.Parallel()
+	n, err := tracedCalls("    calls syscall\n--------- ----------------\n       40 read\n       12 futex\n--------- ----------------\n       52 total\n")
+	if err != nil || n != 52 {
+		t.Errorf("got %v, %v", n, err)
+	}
+	if _, err := tracedCalls("strace: attach failed"); err == nil {
+		t.Error("a table without a sum is accepted")
+	}
+}
+
+func TestProducer_notes_how_it_compares(t *testing.T) {
+	t.Parallel()
+	table := &report.Table{}
+	table.Add("bare INSERT of 100 16 clients", report.Value{Name: "tx/s", Value: 200})
+	table.Add("outlast Publish of 100 16 clients", report.Value{Name: "tx/s", Value: 190})
+	noteRatios(table)
+	if len(table.Notes) != 1 || table.Notes[0] != "outlast Publish of 100 16 clients: 0.95 of the bare INSERT" {
+		t.Errorf("the notes are %q", table.Notes)
+	}
+}
+
+func TestProgress_takes_each_tenth(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	p := &progress{task: &task{Rows: 20}, cancel: func() { close(ended) }}
+	for range 20 {
+		p.done(1)
+	}
+	<-ended
+	if r := p.result; r.Rows != 20 || len(r.Tenths) != 10 || r.Elapsed <= 0 {
+		t.Errorf("got %+v", r)
 	}
 }

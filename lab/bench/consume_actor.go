@@ -72,6 +72,9 @@ func consumeOutlast(ctx context.Context, t *task, done func(int)) error {
 					done(1)
 				}
 			})}}
+		if t.Mode == "failing" {
+			config.Logger = nil // it would tell of every failure
+		}
 		if t.Keys > 0 {
 			config.Generation = 2
 			config.Handlers = []outlast.Handler{outlast.Handle(keyedMade, func(ctx context.Context, tx outlast.Tx, m outlast.Received[keyed]) error {
@@ -98,7 +101,7 @@ var keyedMade = outlast.Event[keyed]("bench.made", 1)
 // consumeByHand is the best that is usually written by hand: many workers, and for each
 // message one transaction with the mark and the effect, then the acknowledgement.
 func consumeByHand(ctx context.Context, t *task, done func(int)) error {
-	return withStore(ctx, t.Database, t.Clients, func(db *sql.DB, _ outlast.Store) error {
+	return withOwnPool(ctx, t.Database, t.Clients, func(db *sql.DB, _ outlast.Store) error {
 		conn, err := amqp.Dial(t.Broker)
 		if err != nil {
 			return err

@@ -120,7 +120,8 @@ func relayRiver(ctx context.Context, t *task, done func(int)) error {
 
 // runRiver counts jobs when River has recorded them as completed.
 func runRiver(ctx context.Context, client *river.Client[pgx.Tx], done func(int)) error {
-	completed, cancel := client.Subscribe(river.EventKindJobCompleted)
+	// An event that finds the channel full is dropped, and the run would never end.
+	completed, cancel := client.SubscribeConfig(&river.SubscribeConfig{Kinds: []river.EventKind{river.EventKindJobCompleted}, ChanSize: 100_000})
 	defer cancel()
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return err

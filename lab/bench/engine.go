@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	_ "modernc.org/sqlite" // the driver named "sqlite"
 
 	"github.com/outlastmq/outlast"
@@ -15,10 +16,16 @@ import (
 	"github.com/outlastmq/outlast/sqlite"
 )
 
+// withOwnPool opens PostgreSQL as most programs do, with pgx's default: statements are
+// prepared on the server.
+func withOwnPool(ctx context.Context, url string, conns int, f func(db *sql.DB, store outlast.Store) error) error {
+	return withStore(ctx, url, conns, f, postgres.ExecMode(pgx.QueryExecModeCacheStatement))
+}
+
 // withStore opens the database at an address: a URL of PostgreSQL, or a file of SQLite.
-func withStore(ctx context.Context, url string, conns int, f func(db *sql.DB, store outlast.Store) error) error {
+func withStore(ctx context.Context, url string, conns int, f func(db *sql.DB, store outlast.Store) error, opts ...postgres.OpenOption) error {
 	if strings.HasPrefix(url, "postgres:") {
-		db, err := postgres.Open(ctx, url, postgres.MaxConns(conns))
+		db, err := postgres.Open(ctx, url, append(opts, postgres.MaxConns(conns))...)
 		if err != nil {
 			return err
 		}

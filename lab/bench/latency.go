@@ -11,7 +11,7 @@ import (
 )
 
 // latencyTime is how long each load lasts, without its first second.
-const latencyTime = 8 * time.Second
+const latencyTime = 6 * time.Second
 
 // latencyCase is a way from a commit to its effect.
 type latencyCase struct {

@@ -58,7 +58,7 @@ func main() {
 func parse(args []string) (*options, error) {
 	o := &options{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&o.rounds, "rounds", 5, "rounds of each part")
+	flags.IntVar(&o.rounds, "rounds", 0, "rounds of each part (default: five of relay, fewer of others)")
 	flags.Float64Var(&o.scale, "scale", 1, "share of the usual number of messages")
 	flags.StringVar(&o.only, "only", "", "run only cases whose name contains this; several by commas")
 	flags.StringVar(&o.queues, "queues", "quorum,classic", "queue types")
@@ -82,11 +82,20 @@ func parse(args []string) (*options, error) {
 			rest, args = append(rest, args[0]), args[1:]
 		}
 	}
-	if o.rounds < 1 || o.scale <= 0 {
+	if o.rounds < 0 || o.scale <= 0 {
 		return nil, fmt.Errorf("--rounds %d and --scale %v: must be positive", o.rounds, o.scale)
 	}
 	o.parts = rest
 	return o, nil
+}
+
+// forPart fills in the part's own number of rounds.
+func (o *options) forPart(p part) *options {
+	own := *o
+	if own.rounds == 0 {
+		own.rounds = max(p.rounds, 1)
+	}
+	return &own
 }
 
 // wants reports whether a case was asked for.
@@ -108,6 +117,10 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	results := &results{Began: time.Now(), Command: "go run ./bench " + strings.Join(args, " "), Go: runtime.Version(), CPUs: runtime.NumCPU()}
+	if results.Around, err = lookAround(); err != nil {
+		return err
+	}
+	fmt.Println(results.Around)
 	s, err := newStack(ctx)
 	if err != nil {
 		return err
@@ -115,7 +128,7 @@ func run(ctx context.Context, args []string) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	for _, p := range chosen {
 		began := time.Now()
-		tables, err := p.run(ctx, s, o)
+		tables, err := p.run(ctx, s, o.forPart(p))
 		for _, t := range tables {
 			if err := t.Text(os.Stdout); err != nil {
 				return err
@@ -139,5 +152,6 @@ type results struct {
 	Command string          `json:"command"`
 	Go      string          `json:"go"`
 	CPUs    int             `json:"cpus"`
+	Around  surroundings    `json:"around"`
 	Tables  []*report.Table `json:"tables"`
 }

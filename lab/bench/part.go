@@ -11,29 +11,29 @@ import (
 // part is a group of measurements that can be asked for by name.
 type part struct {
 	name, about string
-	usual       bool // when no part is named
+	rounds      int // unless --rounds says otherwise; 0: one, and not when no part is named
 	run         func(ctx context.Context, s *stack, o *options) ([]*report.Table, error)
 }
 
 func parts() []part {
 	return []part{
-		{"relay", "outbox to broker: Outlast, the broker alone, River, and relays by hand", true, relayPart},
-		{"keys", "Outlast with fewer and fewer ordering keys", true, keysPart},
-		{"sizes", "messages of 256 B, 4 KiB and 64 KiB", true, sizesPart},
-		{"producer", "publishing in a transaction, against a bare INSERT", true, producerPart},
-		{"latency", "from COMMIT to the committed effect", true, latencyPart},
-		{"cost", "what one message costs each server and Outlast", true, costPart},
-		{"flat", "does it stay as fast with a large backlog, an old snapshot, more relays, more queues", false, flatPart},
-		{"steady", "a load for a long time (--for 45m), minute by minute", false, steadyPart},
-		{"idle", "what services cost that have nothing to do", true, idlePart},
-		{"consumer", "queue to committed effect, against the best by hand", true, consumerPart},
+		{"relay", "outbox to broker: Outlast, the broker alone, River, and relays by hand", 5, relayPart},
+		{"keys", "Outlast with fewer and fewer ordering keys", 3, keysPart},
+		{"sizes", "messages of 256 B, 4 KiB and 64 KiB", 2, sizesPart},
+		{"producer", "publishing in a transaction, against a bare INSERT", 2, producerPart},
+		{"latency", "from COMMIT to the committed effect", 1, latencyPart},
+		{"cost", "what one message costs each server and Outlast", 1, costPart},
+		{"flat", "does it stay as fast with a large backlog, an old snapshot, more relays, more queues", 0, flatPart},
+		{"steady", "a load for a long time (--for 45m), minute by minute", 0, steadyPart},
+		{"idle", "what services cost that have nothing to do", 0, idlePart},
+		{"consumer", "queue to committed effect, against the best by hand", 1, consumerPart},
 	}
 }
 
 func listParts(w io.Writer) {
 	for _, p := range parts() {
 		usual := " "
-		if p.usual {
+		if p.rounds > 0 {
 			usual = "*"
 		}
 		fmt.Fprintf(w, "  %s %-9s %s\n", usual, p.name, p.about)
@@ -45,7 +45,7 @@ func listParts(w io.Writer) {
 func choose(names []string) ([]part, error) {
 	var chosen []part
 	for _, p := range parts() {
-		if len(names) == 0 && p.usual {
+		if len(names) == 0 && p.rounds > 0 {
 			chosen = append(chosen, p)
 		}
 	}

@@ -125,7 +125,7 @@ func noteRatios(t *report.Table) {
 
 // insertBare writes rows as a hand-written producer does.
 func insertBare(ctx context.Context, t *task, done func(int)) error {
-	return withStore(ctx, t.Database, t.Clients, func(db *sql.DB, _ outlast.Store) error {
+	return withOwnPool(ctx, t.Database, t.Clients, func(db *sql.DB, _ outlast.Store) error {
 		one := "INSERT INTO bare (id, type, ordering_key, correlation_id, content_type, body) VALUES ($1, $2, $3, $4, $5, $6)"
 		many := `INSERT INTO bare (id, type, ordering_key, correlation_id, content_type, body)
 			SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])`
@@ -151,7 +151,7 @@ func insertBare(ctx context.Context, t *task, done func(int)) error {
 
 // publishOutbox writes the same messages with Outbox.Publish.
 func publishOutbox(ctx context.Context, t *task, done func(int)) error {
-	return withStore(ctx, t.Database, t.Clients, func(db *sql.DB, store outlast.Store) error {
+	return withOwnPool(ctx, t.Database, t.Clients, func(db *sql.DB, store outlast.Store) error {
 		outbox := outlast.NewOutbox(store)
 		return produce(ctx, t, db, done, func(tx *sql.Tx, from int) error {
 			msgs := make([]outlast.Message, 0, t.Batch)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 
@@ -18,6 +19,9 @@ func (r *results) save(o *options) error {
 		return err
 	}
 	if err := writeFile(o.md, func(w io.Writer) error {
+		if _, err := fmt.Fprintf(w, "%s, `%s`, %s, %d cores; %s.\n", r.Began.UTC().Format("2006-01-02 15:04"), r.Command, r.Go, r.CPUs, r.Around); err != nil {
+			return err
+		}
 		for _, t := range r.Tables {
 			if _, err := io.WriteString(w, "\n### "+t.Title+"\n\n"); err != nil {
 				return err
