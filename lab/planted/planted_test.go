@@ -49,9 +49,9 @@ func caught(r *check.Report, by []string) *check.Verdict {
 	return nil
 }
 
-// TestPlantedBugsAreCaughtInMemory: bugs of the core, in a system in one process whose
+// TestF85_PlantedBugsAreCaughtInMemory: bugs of the core, in a system in one process whose
 // broker dies now and then; and no violation without a bug.
-func TestPlantedBugsAreCaughtInMemory(t *testing.T) {
+func TestF85_PlantedBugsAreCaughtInMemory(t *testing.T) {
 	t.Parallel()
 	role := roleProgram(t)
 	run := func(t *testing.T, bug string) *check.Report {
@@ -94,8 +94,8 @@ func TestPlantedBugsAreCaughtInMemory(t *testing.T) {
 	})
 }
 
-// TestPlantedBugsAreCaught: each bug in turn, alone, until the checker sees it.
-func TestPlantedBugsAreCaught(t *testing.T) {
+// TestF85_PlantedBugsAreCaught: each bug in turn, alone, until the checker sees it.
+func TestF85_PlantedBugsAreCaught(t *testing.T) {
 	if !all() {
 		t.Skip("make planted runs it: it takes minutes")
 	}
@@ -132,8 +132,8 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 	}
 }
 
-// TestWithoutABugNothingIsViolated: the same processes and the same storms.
-func TestWithoutABugNothingIsViolated(t *testing.T) {
+// TestF85_WithoutABugNothingIsViolated: the same processes and the same storms.
+func TestF85_WithoutABugNothingIsViolated(t *testing.T) {
 	if !all() {
 		t.Skip("make planted runs it: it takes half a minute")
 	}

@@ -25,7 +25,7 @@ func TestGoodHistory(t *testing.T) {
 }
 
 // Every invariant has a history that violates it and that the checker catches.
-func TestViolations(t *testing.T) {
+func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 	t.Parallel()
 	m1, m2, m3 := messageID(1), messageID(2), messageID(3)
 	cases := []struct {

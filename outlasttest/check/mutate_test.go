@@ -134,7 +134,7 @@ func judge(t *testing.T, times, events []history.Event) *check.Report {
 
 // Whatever single event of a recorded history is lost, doubled or moved, the right
 // invariant says so.
-func TestMutations(t *testing.T) {
+func TestF85_EveryLostDoubledOrMovedEventIsSeen(t *testing.T) {
 	t.Parallel()
 	good := record(t)
 	for _, v := range judge(t, good, good).Verdicts {
