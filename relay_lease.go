@@ -14,6 +14,9 @@ type relayLeases struct {
 	owners   int
 	leaving  int // slots to be given back
 	released bool
+	// anew: the slots were given up while their epochs may still count, and with them what
+	// is being written. They are given back before they are taken again, under new epochs.
+	anew bool
 }
 
 // slotState is one slot in our hands.
@@ -52,6 +55,7 @@ func (r *relayRun) stepLeases(now time.Time) time.Time {
 		for slot := range l.slots {
 			r.loseSlot(slot)
 		}
+		l.anew = true
 		r.leasesChanged()
 	}
 	r.releaseLeft()
@@ -65,15 +69,35 @@ func (r *relayRun) stepLeases(now time.Time) time.Time {
 	if now.Before(l.next) {
 		return earliest(l.next, until)
 	}
+	r.askLeases(now)
+	return until
+}
+
+// askLeases renews what is held and takes a share.
+func (r *relayRun) askLeases(now time.Time) {
+	l := &r.leases
 	l.busy = true
-	asked := now
+	anew := l.anew
 	r.job(r.conf.LeaseTTL, func(ctx context.Context) func(time.Time) {
-		grant, err := r.conf.Store.Leases().Lease(ctx, LeaseRequest{
+		leases := r.conf.Store.Leases()
+		if anew {
+			if err := leases.Release(ctx, RelayScope, r.conf.Owner, nil); err != nil {
+				return func(got time.Time) { r.granted(got, now, LeaseGrant{}, err) }
+			}
+		}
+		grant, err := leases.Lease(ctx, LeaseRequest{
 			Scope: RelayScope, Owner: r.conf.Owner, TTL: r.conf.LeaseTTL, Total: r.conf.Store.Slots(),
 		})
-		return func(now time.Time) { r.granted(now, asked, grant, err) }
+		return func(got time.Time) {
+			if err == nil && l.anew && !anew {
+				// It was asked for before the slots were given up.
+				l.busy, l.next = false, got
+				return
+			}
+			l.anew = l.anew && err != nil
+			r.granted(got, now, grant, err)
+		}
 	})
-	return until
 }
 
 // granted takes the answer to a lease call that was sent at asked.

@@ -253,8 +253,12 @@ func (r *relayRun) stepClosed(now time.Time, rt *routeState) time.Time {
 
 // probeWith sends alone the first row whose key allows it. When none waits, or all
 // of them wait for their keys as well, it lets the route drain: the next message
-// will tell.
+// will tell. A page that comes when the lease is over, or given back, is not believed:
+// the next owner may hold an earlier row of a key by then.
 func (r *relayRun) probeWith(now time.Time, rt *routeState, rows []*Row, ours func(*Row) bool) {
+	if r.stopping || !r.leases.valid(now) {
+		return
+	}
 	passed := 0
 	for _, row := range rows {
 		if !ours(row) {

@@ -9,6 +9,8 @@ func leaseActions() []action {
 		{name: "lapse of the dead", story: "the lease of a relay that is gone ends", args: ofNobody, guard: canLapseOfDead, effect: lapse},
 		{name: "notice", story: "relay %[1]d notices that its lease is over, and forgets what it had in hand", args: ofRelay, guard: canNotice, effect: stop},
 		{name: "release", story: "relay %[1]d gives the lease back", args: ofRelay, fault: true, guard: canRelease, effect: release},
+		{name: "begin anew", story: "relay %[1]d, in doubt of its lease, forgets everything and goes on under the same epoch", args: ofRelay, fault: true, guard: canBeginAnew, effect: beginAnew},
+		{name: "late settlement", story: "what relay %[1]d was writing of m%[2]d before happens now", args: ofRelayMessage, guard: isLate, effect: settleLate},
 		{name: "crash", story: "relay %[1]d dies and starts again", args: ofRelay, fault: true, guard: isBusy, effect: stop},
 	}
 }
@@ -37,6 +39,32 @@ func takeLease(m *Model, s *State, r, _ int) {
 	stop(m, s, r, 0)
 	s.Relay[r].Lease = LeaseCurrent
 	s.Owner, s.Lapsed = uint8(r+1), false
+	s.Late = [messages]Hand{} // what was being written is fenced off by the new epoch
+}
+
+// canBeginAnew: by rule 5 a relay that gave its slots up takes them under a new epoch:
+// it gives them back first. That is the action crash or release.
+func canBeginAnew(m *Model, s *State, r, _ int) bool {
+	return m.Rules.ReuseEpoch && s.Relay[r].Lease == LeaseCurrent && !s.Lapsed
+}
+
+func beginAnew(m *Model, s *State, r, _ int) {
+	for i, h := range s.Relay[r].Hand {
+		if h == HandConfirmed || h == HandFailed || h == HandBehind {
+			s.Late[i] = h
+		}
+	}
+	stop(m, s, r, 0)
+	s.Relay[r].Lease = LeaseCurrent
+}
+
+func isLate(_ *Model, s *State, r, i int) bool {
+	return s.Late[i] != HandNone && s.Relay[r].Lease == LeaseCurrent
+}
+
+func settleLate(m *Model, s *State, r, i int) {
+	write(m, s, r, i, s.Late[i])
+	s.Late[i] = HandNone
 }
 
 func (s *State) ownerAlive() bool {

@@ -13,6 +13,7 @@ func relayActions() []action {
 		{name: "fail", story: "relay %[1]d gives m%[2]d up for now: it is to be held, and its key with it", args: ofRelayMessage, guard: canFail, effect: fail},
 		{name: "overdue", story: "no confirm of m%[2]d comes in time; relay %[1]d will send it again", args: ofRelayMessage, fault: true, guard: isSent, effect: overdue},
 		{name: "connection lost", story: "relay %[1]d loses its connection to the broker", args: ofRelay, fault: true, guard: isSending, effect: loseConnection},
+		{name: "hold for route", story: "relay %[1]d puts m%[2]d away until its route takes messages", args: ofRelayMessage, guard: canPutAway, effect: putAway},
 		{name: "settle", story: "relay %[1]d settles m%[2]d", args: ofRelayMessage, guard: canSettle, effect: settle},
 		{name: "settle, unknown", story: "relay %[1]d settles m%[2]d and is not told whether it happened", args: ofRelayMessage, fault: true, guard: canSettleCurrent, effect: settleUnknown},
 		{name: "take held", story: "relay %[1]d takes m%[2]d from the held", args: ofRelayMessage, guard: canTakeHeld, effect: takeHeld},
@@ -146,8 +147,7 @@ func hearConfirm(_ *Model, s *State, r, i int) {
 
 func canHearReturn(_ *Model, s *State, r, i int) bool { return s.Relay[r].Wire[i] == WireReturn }
 
-// hearReturn keeps the message first of its key: it waits for a queue to be bound.
-// That it waits among the held, with others of its route, is left out here.
+// hearReturn: the message waits for a queue to be bound, in hand or put away.
 func hearReturn(_ *Model, s *State, r, i int) { again(&s.Relay[r], i) }
 
 func again(x *Relay, i int) {
@@ -210,6 +210,33 @@ func loseConnection(m *Model, s *State, r, _ int) {
 	}
 }
 
+// canPutAway is rule 9 for a route that takes nothing: its rows wait among the held, and
+// come back in the order of their seqs. For the model such a row is in its place as if
+// it had never been taken. The last of a key goes first.
+func canPutAway(m *Model, s *State, r, i int) bool {
+	x := &s.Relay[r]
+	if m.Rules.MaxCursor || x.Hand[i] != HandQueued {
+		return false
+	}
+	for later := range m.Messages {
+		if m.key(i).has(later) && x.Hand[later] != HandNone && lineBefore(&x.Line, later).has(i) && !m.Rules.PutAwayInAnyOrder {
+			return false
+		}
+	}
+	return true
+}
+
+// putAway: what was written of it may arrive yet, and nobody asks for its confirm.
+func putAway(_ *Model, s *State, r, i int) {
+	x := &s.Relay[r]
+	if x.Wire[i] == WireSending {
+		s.Orphan = s.Orphan.with(i)
+	}
+	x.Wire[i] = WireNone
+	x.Hand[i] = HandNone
+	lineRemove(&x.Line, i)
+}
+
 // canSettle: what is decided is written; a row is never held before an earlier one of
 // its key that is to be held as well.
 func canSettle(m *Model, s *State, r, i int) bool {
@@ -236,23 +263,22 @@ func settle(m *Model, s *State, r, i int) {
 		stop(m, s, r, 0)
 		return
 	}
-	write(m, s, r, i)
+	write(m, s, r, i, x.Hand[i])
 	x.Hand[i] = HandNone
 	lineRemove(&x.Line, i)
 }
 
 // settleUnknown happens, and is repeated: that is harmless.
-func settleUnknown(m *Model, s *State, r, i int) { write(m, s, r, i) }
+func settleUnknown(m *Model, s *State, r, i int) { write(m, s, r, i, s.Relay[r].Hand[i]) }
 
 // write is what the database does. Deletes and moves name the row, so that one that is
 // gone stays gone.
-func write(m *Model, s *State, r, i int) {
-	x := &s.Relay[r]
+func write(m *Model, s *State, r, i int, hand Hand) {
 	if s.Place[i] == Gone || s.Place[i] == Nowhere {
 		return
 	}
 	was := s.Place[i]
-	switch x.Hand[i] {
+	switch hand {
 	case HandConfirmed:
 		s.Place[i] = Gone
 		if !s.Routed.has(i) {

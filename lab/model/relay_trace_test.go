@@ -140,7 +140,7 @@ func (r *relayRun) internal(action string, a, b int) bool {
 	case "pick", "take held":
 		return r.given[a].has(b)
 	case "route", "refuse", "return", "late publish", "late publish lost", "lapse", "lapse of the dead", "notice",
-		"load held keys", "free key", "overdue":
+		"load held keys", "free key", "overdue", "hold for route":
 		return true
 	}
 	return false
@@ -314,7 +314,11 @@ func (r *relayRun) settled(id int, s *outlast.Settlement, l outlast.Lease, stale
 	note := func(row *outlast.Row, hand Hand) {
 		i := number(&row.Message)
 		is := func(s *State) bool { return s.Relay[id].Hand[i] == hand && l.Epoch == r.epochs[id] }
-		r.see(event{what: fmt.Sprintf("%s m%d, hand %d", who, i, hand), ways: [][]want{{{action, id, i, is}}}})
+		r.see(event{what: fmt.Sprintf("%s m%d, hand %d", who, i, hand), ways: [][]want{{{action, id, i, is}}}, quiet: func(s *State) bool {
+			// One that was put away for its route comes back behind its key, where the model
+			// has left it.
+			return hand == HandBehind && s.Place[i].held() && s.Relay[id].Hand[i] == HandNone
+		}})
 	}
 	for _, row := range s.Sent {
 		note(row, HandConfirmed)
@@ -343,32 +347,42 @@ type tracedBroker struct {
 func (b tracedBroker) Publisher(c outlast.PublisherConfig) outlast.Publisher {
 	tell := c.Results
 	c.Results = func(rs []outlast.Result) {
-		b.r.mu.Lock()
 		for i := range rs {
 			if rs[i].Outcome == outlast.OutcomeNacked && b.r.breaks.freeConfirm {
 				rs[i].Outcome, rs[i].Err = outlast.OutcomeConfirmed, nil
 			}
-			b.r.result(b.id, rs[i])
 		}
-		b.r.mu.Unlock()
 		tell(rs)
 	}
 	return tracedPublisher{b.Broker.Publisher(c), b.r, b.id}
 }
 
+// relayEar is a relay's hook: it sees results when the relay acts on them.
+type relayEar struct {
+	r  *relayRun
+	id int
+}
+
+func (h relayEar) OnPublished(row *outlast.Row, o outlast.Outcome, _ error, _ time.Duration) {
+	h.r.mu.Lock()
+	defer h.r.mu.Unlock()
+	h.r.result(h.id, number(&row.Message), o)
+}
+
 // result sees what a relay hears. What it does not want to know any more is quiet.
-func (r *relayRun) result(id int, res outlast.Result) {
-	i := number(res.P.Message)
-	e := event{what: fmt.Sprintf("relay %d hears of m%d: %s", id, i, res.Outcome)}
-	switch res.Outcome {
+func (r *relayRun) result(id, i int, o outlast.Outcome) {
+	e := event{what: fmt.Sprintf("relay %d hears of m%d: %s", id, i, o)}
+	switch o {
 	case outlast.OutcomeConfirmed:
 		e.ways = one("confirmed", id, i)
 	case outlast.OutcomeUnroutable:
 		e.ways = one("returned", id, i)
 	case outlast.OutcomeNacked:
 		e.ways = append(one("nacked", id, i), one("fail", id, i)...)
-	default:
-		return // unknown: it will send it again
+	default: // unknown: it will send it again
+		e.quiet = func(*State) bool { return true }
+		r.see(e)
+		return
 	}
 	e.quiet = func(s *State) bool { h := s.Relay[id].Hand[i]; return h != HandSent && h != HandQueued }
 	r.see(e)
@@ -395,6 +409,7 @@ func (r *relayRun) start(id, life int, grace time.Duration) (end func()) {
 	relay, err := outlast.NewRelay(outlast.RelayConfig{
 		Source: "shop", Store: tracedStore{r.store, r, id}, Broker: tracedBroker{r.broker, r, id}, Owner: fmt.Sprintf("%d.%d", id, life),
 		LeaseTTL: 2 * time.Second, Interval: time.Second, ConfirmDeadline: time.Second, Grace: grace, Lanes: 1,
+		Hooks: []outlast.Hook{relayEar{r, id}},
 	})
 	if err != nil {
 		r.t.Fatal(err)

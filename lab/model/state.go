@@ -20,6 +20,8 @@ type State struct {
 	Owner  uint8 // of the lease: a relay's number and 1; 0 is nobody
 	Lapsed bool  // the lease's time is over by the database's clock
 	Cursor uint8 // of a broken rule: where a relay stopped reading
+	// Late, of a broken rule, is what an owner was writing when it began anew.
+	Late [messages]Hand
 
 	Relay [relays]Relay
 
