@@ -13,7 +13,7 @@ func relayActions() []action {
 		{name: "fail", story: "relay %[1]d gives m%[2]d up for now: it is to be held, and its key with it", args: ofRelayMessage, guard: canFail, effect: fail},
 		{name: "overdue", story: "no confirm of m%[2]d comes in time; relay %[1]d will send it again", args: ofRelayMessage, fault: true, guard: isSent, effect: overdue},
 		{name: "connection lost", story: "relay %[1]d loses its connection to the broker", args: ofRelay, fault: true, guard: isSending, effect: loseConnection},
-		{name: "hold for route", story: "relay %[1]d puts m%[2]d away until its route takes messages", args: ofRelayMessage, guard: canPutAway, effect: putAway},
+		{name: "hold for route", story: "relay %[1]d puts m%[2]d, and what follows it in its key, away until their route takes messages", args: ofRelayMessage, fault: true, guard: canPutAway, effect: putAway},
 		{name: "settle", story: "relay %[1]d settles m%[2]d", args: ofRelayMessage, guard: canSettle, effect: settle},
 		{name: "settle, unknown", story: "relay %[1]d settles m%[2]d and is not told whether it happened", args: ofRelayMessage, fault: true, guard: canSettleCurrent, effect: settleUnknown},
 		{name: "take held", story: "relay %[1]d takes m%[2]d from the held", args: ofRelayMessage, guard: canTakeHeld, effect: takeHeld},
@@ -57,12 +57,21 @@ func canPick(m *Model, s *State, r, i int) bool {
 	if i < cursor {
 		return false
 	}
-	for lower := cursor; lower < i; lower++ {
-		if m.key(i).has(lower) && m.visible(s, lower) && x.Hand[lower] == HandNone && !m.Rules.PickAnyRow {
+	for other := cursor; other < m.Messages; other++ {
+		if m.key(i).has(other) && m.visible(s, other) && x.Hand[other] == HandNone && s.goesFirst(other, i) && !m.Rules.PickAnyRow {
 			return false
 		}
 	}
 	return true
+}
+
+// goesFirst orders rows of a key that nobody has in hand: those that were put away for
+// their route go before others, and among their like the lower seq.
+func (s *State) goesFirst(a, b int) bool {
+	if s.Away.has(a) != s.Away.has(b) {
+		return s.Away.has(a)
+	}
+	return a < b
 }
 
 // cursor is where a broken relay goes on: 0 by the rules.
@@ -210,31 +219,36 @@ func loseConnection(m *Model, s *State, r, _ int) {
 	}
 }
 
-// canPutAway is rule 9 for a route that takes nothing: its rows wait among the held, and
-// come back in the order of their seqs. For the model such a row is in its place as if
-// it had never been taken. The last of a key goes first.
+// canPutAway is rule 9 for a route that takes nothing: what is in hand of a key waits
+// among the held, all of it, and comes back in the order of its seqs before any later
+// row. A row that was held already goes back to where it was.
 func canPutAway(m *Model, s *State, r, i int) bool {
 	x := &s.Relay[r]
 	if m.Rules.MaxCursor || x.Hand[i] != HandQueued {
 		return false
 	}
-	for later := range m.Messages {
-		if m.key(i).has(later) && x.Hand[later] != HandNone && lineBefore(&x.Line, later).has(i) && !m.Rules.PutAwayInAnyOrder {
-			return false
-		}
+	if m.Rules.PutAwayOne {
+		return true
 	}
-	return true
+	return m.with(x, m.key(i), HandSent) == 0 && lineBefore(&x.Line, i)&m.with(x, m.key(i), HandQueued) == 0
 }
 
-// putAway: what was written of it may arrive yet, and nobody asks for its confirm.
-func putAway(_ *Model, s *State, r, i int) {
+// putAway: what was written of a row may arrive yet, and nobody asks for its confirm.
+func putAway(m *Model, s *State, r, i int) {
 	x := &s.Relay[r]
-	if x.Wire[i] == WireSending {
-		s.Orphan = s.Orphan.with(i)
+	for away := range m.Messages {
+		if x.Hand[away] != HandQueued || !m.key(i).has(away) || m.Rules.PutAwayOne && away != i {
+			continue
+		}
+		if x.Wire[away] == WireSending {
+			s.Orphan = s.Orphan.with(away)
+		}
+		x.Wire[away], x.Hand[away] = WireNone, HandNone
+		lineRemove(&x.Line, away)
+		if s.Place[away] == Outbox && x.Lease == LeaseCurrent {
+			s.Away = s.Away.with(away)
+		}
 	}
-	x.Wire[i] = WireNone
-	x.Hand[i] = HandNone
-	lineRemove(&x.Line, i)
 }
 
 // canSettle: what is decided is written; a row is never held before an earlier one of
@@ -245,8 +259,13 @@ func canSettle(m *Model, s *State, r, i int) bool {
 	case HandConfirmed, HandFailed:
 		return true
 	case HandBehind:
-		earlier := m.with(x, m.key(i).without(i), HandFailed, HandBehind) & lineBefore(&x.Line, i)
-		return earlier == 0 || m.Rules.HoldInAnyOrder
+		for earlier := range m.Messages {
+			moves := x.Hand[earlier] == HandFailed || x.Hand[earlier] == HandBehind
+			if moves && m.key(i).has(earlier) && lineBefore(&x.Line, i).has(earlier) && !s.Place[earlier].held() && !m.Rules.HoldInAnyOrder {
+				return false
+			}
+		}
+		return true
 	}
 	return false
 }
@@ -292,8 +311,11 @@ func write(m *Model, s *State, r, i int, hand Hand) {
 	case HandBehind:
 		s.Place[i] = HeldBehind
 	}
-	if s.Place[i] != was && s.stale(r) {
-		s.Broken = BrokenLease
+	if s.Place[i] != was {
+		s.Away = s.Away.without(i)
+		if s.stale(r) {
+			s.Broken = BrokenLease
+		}
 	}
 }
 

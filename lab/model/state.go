@@ -17,6 +17,7 @@ type State struct {
 	// Before[m] are the messages of m's key whose transactions had committed when m was
 	// inserted: the order that was promised. Nobody in the system can read it.
 	Before [messages]Set
+	Away   Set   // rows that wait for their route, as far as the order of a key is concerned
 	Owner  uint8 // of the lease: a relay's number and 1; 0 is nobody
 	Lapsed bool  // the lease's time is over by the database's clock
 	Cursor uint8 // of a broken rule: where a relay stopped reading
