@@ -74,13 +74,13 @@ func (m *Model) Done(s *State) bool {
 // watch is I10: only these transitions happen.
 func (m *Model) watch(was, is *State) {
 	for i := range m.Messages {
-		if !placeMayBecome(was.Place[i], is.Place[i]) || !inboxMayBecome(was.Inbox[i], is.Inbox[i], m.Rules.DropDead) {
+		if !placeMayBecome(was.Place[i], is.Place[i], is.Away.has(i)) || !inboxMayBecome(was.Inbox[i], is.Inbox[i], m.Rules.DropDead) {
 			is.Broken = BrokenMachine
 		}
 	}
 }
 
-func placeMayBecome(was, is Place) bool {
+func placeMayBecome(was, is Place, away bool) bool {
 	switch was {
 	case is:
 		return true
@@ -89,7 +89,7 @@ func placeMayBecome(was, is Place) bool {
 	case Outbox:
 		return true // held, gone, or rolled back
 	case HeldBackoff, HeldBehind:
-		return is == HeldBackoff || is == HeldBehind || is == Gone
+		return is == HeldBackoff || is == HeldBehind || is == Gone || is == Outbox && away
 	}
 	return false // gone is gone
 }

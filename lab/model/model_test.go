@@ -22,7 +22,7 @@ type proof struct {
 }
 
 var proofs = []proof{
-	{"relay_keys_AAB", Config{Half: RelayHalf, Keys: aab}, 1, 2, 3},
+	{"relay_keys_AAB", Config{Half: RelayHalf, Keys: aab}, 1, 2, 2},
 	{"relay_keys_ABA", Config{Half: RelayHalf, Keys: aba}, 1, 1, 2},
 	{"relay_keys_AAA", Config{Half: RelayHalf, Keys: aaa}, 1, 1, 2},
 	{"relay_two_messages", Config{Half: RelayHalf, Keys: aab, Messages: 2}, 1, 2, -1},
@@ -30,7 +30,7 @@ var proofs = []proof{
 	{"consumer_keys_AAA_three_tries", Config{Half: ConsumerHalf, Keys: aaa, Attempts: 3, Prefetch: 3}, 1, 2, 3},
 	{"consumer_alone", Config{Half: ConsumerHalf, Keys: aab, OneInstance: true}, 2, -1, -1},
 	{"chain_two_messages", Config{Keys: aab, Messages: 2}, 0, 1, 2},
-	{"chain_keys_AAB", Config{Keys: aab}, 0, 0, 1},
+	{"chain_keys_AAB", Config{Keys: aab, OneInstance: true}, 0, 0, 1},
 }
 
 // long says that a test runs at the scale of make model.

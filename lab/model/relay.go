@@ -14,6 +14,7 @@ func relayActions() []action {
 		{name: "overdue", story: "no confirm of m%[2]d comes in time; relay %[1]d will send it again", args: ofRelayMessage, fault: true, guard: isSent, effect: overdue},
 		{name: "connection lost", story: "relay %[1]d loses its connection to the broker", args: ofRelay, fault: true, guard: isSending, effect: loseConnection},
 		{name: "hold for route", story: "relay %[1]d puts m%[2]d, and what follows it in its key, away until their route takes messages", args: ofRelayMessage, fault: true, guard: canPutAway, effect: putAway},
+		{name: "wait for route instead", story: "relay %[1]d lets m%[2]d, which was held behind its key, wait for its route", args: ofRelayMessage, fault: true, guard: canAwaitRoute, effect: awaitRoute},
 		{name: "settle", story: "relay %[1]d settles m%[2]d", args: ofRelayMessage, guard: canSettle, effect: settle},
 		{name: "settle, unknown", story: "relay %[1]d settles m%[2]d and is not told whether it happened", args: ofRelayMessage, fault: true, guard: canSettleCurrent, effect: settleUnknown},
 		{name: "take held", story: "relay %[1]d takes m%[2]d from the held", args: ofRelayMessage, guard: canTakeHeld, effect: takeHeld},
@@ -249,6 +250,25 @@ func putAway(m *Model, s *State, r, i int) {
 			s.Away = s.Away.with(away)
 		}
 	}
+}
+
+// canAwaitRoute: the only held row of a key may wait for its route instead, where it
+// holds nobody back but rows of that route.
+func canAwaitRoute(m *Model, s *State, r, i int) bool {
+	if s.Relay[r].Lease != LeaseCurrent || !s.Place[i].held() || !canPutAway(m, s, r, i) {
+		return false
+	}
+	for other := range m.Messages {
+		if other != i && m.key(i).has(other) && (s.Place[other].held() || s.Relay[r].Hand[other] == HandBehind) {
+			return false
+		}
+	}
+	return true
+}
+
+func awaitRoute(m *Model, s *State, r, i int) {
+	s.Place[i] = Outbox
+	putAway(m, s, r, i)
 }
 
 // canSettle: what is decided is written; a row is never held before an earlier one of

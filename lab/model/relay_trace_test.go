@@ -140,7 +140,7 @@ func (r *relayRun) internal(action string, a, b int) bool {
 	case "pick", "take held":
 		return r.given[a].has(b)
 	case "route", "refuse", "return", "late publish", "late publish lost", "lapse", "lapse of the dead", "notice",
-		"load held keys", "free key", "overdue", "hold for route":
+		"load held keys", "free key", "overdue", "hold for route", "wait for route instead":
 		return true
 	}
 	return false
