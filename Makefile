@@ -118,6 +118,10 @@ soak: ## A long storm with many messages, in legs; goes on where it stopped: FOR
 fuzz: ## Fuzz everything that parses what others wrote: FOR=1m or EXECS=10000000
 	cd lab && $(GO) run ./fuzz $(if $(FOR),-for $(FOR)) $(if $(EXECS),-execs $(EXECS)) $(if $(ONLY),-only '$(ONLY)')
 
+.PHONY: model
+model: ## Explore the protocol's model as far as it goes, and follow real relays for longer
+	cd lab && OUTLAST_TEST_MODEL=1 $(GO) test -run 'TestProtocol|TestEveryRule|OfTheModel' -count=1 -v -timeout 2h ./model
+
 .PHONY: prove
 prove: ## The long proofs: a million rows, an outage of a minute, a hundred rounds of kills
 	@lab/install
