@@ -25,7 +25,7 @@ var proofs = []proof{
 	{"relay_keys_AAB", Config{Half: RelayHalf, Keys: aab}, 1, 2, 2},
 	{"relay_keys_ABA", Config{Half: RelayHalf, Keys: aba}, 1, 1, 2},
 	{"relay_keys_AAA", Config{Half: RelayHalf, Keys: aaa}, 1, 1, 2},
-	{"relay_two_messages", Config{Half: RelayHalf, Keys: aab, Messages: 2}, 1, 2, -1},
+	{"relay_two_messages", Config{Half: RelayHalf, Keys: aab, Messages: 2}, 1, 2, 3},
 	{"consumer_keys_AAB", Config{Half: ConsumerHalf, Keys: aab}, 1, 3, 4},
 	{"consumer_keys_AAA_three_tries", Config{Half: ConsumerHalf, Keys: aaa, Attempts: 3, Prefetch: 3}, 1, 2, 3},
 	{"consumer_alone", Config{Half: ConsumerHalf, Keys: aab, OneInstance: true}, 2, -1, -1},
