@@ -50,7 +50,9 @@ func (s *store) fail(op string, err error, committing bool) error {
 
 // unknownOutcome reports whether a COMMIT that ended so may have happened.
 func unknownOutcome(err error) bool {
-	if errors.Is(err, pgx.ErrTxCommitRollback) || pgconn.SafeToRetry(err) {
+	// pgx calls "conn closed" safe to retry, and says it as well when the connection broke
+	// while it read the answer to a COMMIT that was sent.
+	if errors.Is(err, pgx.ErrTxCommitRollback) || pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed) {
 		return false
 	}
 	var pg *pgconn.PgError
