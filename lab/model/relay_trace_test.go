@@ -471,8 +471,11 @@ func (r *relayRun) bound(yes bool) {
 func TestRelayIsARunOfTheModel(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(40)
-	if long() {
+	switch {
+	case long():
 		seeds = 2000
+	case raceEnabled:
+		seeds = 12
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) {
