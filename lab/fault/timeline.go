@@ -145,7 +145,7 @@ func (t *Timeline) print(format string, args ...any) {
 var colours = map[string]string{
 	"kill": "#c0392b", "freeze": "#2980b9", "restart": "#8e44ad", "cut": "#d35400", "stall": "#16a085", "deafen": "#7f8c8d",
 	"alarm": "#f39c12", "end": "#e84393", "delete": "#2c3e50", "partition": "#6c5ce7", "lose": "#00a8ff", "fill": "#b33939",
-	"silence": "#218c74", "promote": "#cc8e35", "delay": "#227093",
+	"silence": "#218c74", "promote": "#cc8e35", "delay": "#227093", "clock": "#ff793f", "isolate": "#6c5ce7",
 }
 
 // SVG draws the timeline: a row for each thing that was hit, a bar for each fault.

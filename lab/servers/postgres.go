@@ -32,6 +32,13 @@ type PostgresConfig struct {
 
 	// Host is where the server runs.
 	Host Host
+
+	// OwnClock gives the server a clock that [PostgresServer.SetClock] sets; see [LacksClock].
+	OwnClock bool
+
+	// OwnDisk puts the data on a file system of its own, in memory, that FillDisk fills. The
+	// process must have mounts of its own, as package network makes them.
+	OwnDisk bool
 }
 
 // PostgresServer is a PostgreSQL server on a loopback port. Its methods may be called
@@ -40,6 +47,8 @@ type PostgresServer struct {
 	url     string
 	process *process // nil: not started by us
 	folder  *folder
+	disk    bool   // its data is on a disk of its own
+	clock   string // file with the difference of its clock; empty: the machine's
 }
 
 // Postgres makes a new, empty server and starts it. It returns when the server answers
@@ -63,17 +72,26 @@ func Postgres(ctx context.Context, config PostgresConfig) (*PostgresServer, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := initdb(ctx, bin, home.join("data"), account); err != nil {
+	data, err := postgresData(home, config)
+	if err != nil {
 		return nil, errors.Join(err, home.remove())
+	}
+	if err := initdb(ctx, bin, data, account); err != nil {
+		return nil, errors.Join(err, removeDisk(home, config), home.remove())
 	}
 	if config.Host.IP != "" {
 		// A namespace holds nobody but the test.
 		const everybody = "host all all 0.0.0.0/0 trust\nhost replication all 0.0.0.0/0 trust\n"
-		if err := appendTo(home.join("data", "pg_hba.conf"), everybody); err != nil {
+		if err := appendTo(filepath.Join(data, "pg_hba.conf"), everybody); err != nil {
 			return nil, errors.Join(err, home.remove())
 		}
 	}
-	s := describePostgres(bin, account, home, port, config)
+	s := describePostgres(bin, account, home, data, port, config)
+	if config.OwnClock {
+		if err := s.SetClock(0); err != nil {
+			return nil, errors.Join(err, home.remove())
+		}
+	}
 	if err := s.Start(ctx); err != nil {
 		return nil, errors.Join(err, home.remove())
 	}
@@ -81,15 +99,16 @@ func Postgres(ctx context.Context, config PostgresConfig) (*PostgresServer, erro
 }
 
 // describePostgres describes a server whose data is in home; nothing runs until Start.
-func describePostgres(bin string, account *syscall.Credential, home *folder, port int, config PostgresConfig) *PostgresServer {
-	return &PostgresServer{
+func describePostgres(bin string, account *syscall.Credential, home *folder, data string, port int, config PostgresConfig) *PostgresServer {
+	s := &PostgresServer{
 		url:    fmt.Sprintf("postgres://outlast@%s/postgres?sslmode=disable", config.Host.address(port)),
 		folder: home,
+		disk:   config.OwnDisk,
 		process: &process{
 			name:       "postgres",
 			path:       filepath.Join(bin, "postgres"),
-			args:       postgresArgs(home.join("data"), port, config),
-			dir:        home.join("data"),
+			args:       postgresArgs(data, port, config),
+			dir:        data,
 			user:       account,
 			log:        home.join("postgres.log"),
 			stopSignal: syscall.SIGINT, // "fast": ends sessions, then writes a checkpoint
@@ -98,6 +117,11 @@ func describePostgres(bin string, account *syscall.Credential, home *folder, por
 			host:     config.Host,
 		},
 	}
+	if config.OwnClock {
+		s.clock = home.join("clock")
+		s.process.env = clockEnvironment(s.clock)
+	}
+	return s
 }
 
 func postgresArgs(data string, port int, config PostgresConfig) []string {
@@ -134,6 +158,25 @@ func initdb(ctx context.Context, bin, data string, account *syscall.Credential) 
 		return fmt.Errorf("initdb: %w\n%s", err, output)
 	}
 	return nil
+}
+
+// postgresData says where the data is, and mounts its disk if it is to have one.
+func postgresData(home *folder, config PostgresConfig) (string, error) {
+	if !config.OwnDisk {
+		return home.join("data"), nil
+	}
+	if err := os.Mkdir(home.join("disk"), 0o755); err != nil {
+		return "", err
+	}
+	return home.join("disk", "data"), mountDisk(home.join("disk"), diskSize)
+}
+
+// removeDisk undoes postgresData for a server that came to nothing.
+func removeDisk(home *folder, config PostgresConfig) error {
+	if !config.OwnDisk {
+		return nil
+	}
+	return unmountDisk(home.join("disk"))
 }
 
 func makeDataFolder(data string, account *syscall.Credential) error {
@@ -212,7 +255,11 @@ func (s *PostgresServer) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), killLimit)
 	defer cancel()
 	stopped := s.process.stop(ctx)
-	return errors.Join(stopped, s.process.kill(), s.folder.remove())
+	killed := s.process.kill()
+	if s.disk {
+		killed = errors.Join(killed, unmountDisk(s.diskFolder()))
+	}
+	return errors.Join(stopped, killed, s.folder.remove())
 }
 
 // NewDatabase creates an empty database and returns its URL.

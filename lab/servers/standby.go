@@ -27,10 +27,18 @@ func (s *PostgresServer) Standby(ctx context.Context, config PostgresConfig) (*P
 	if err != nil {
 		return nil, errors.Join(err, home.remove())
 	}
-	data := home.join("data")
-	standby := describePostgres(filepath.Dir(s.process.path), s.process.user, home, port, config)
+	data, err := postgresData(home, config)
+	if err != nil {
+		return nil, errors.Join(err, home.remove())
+	}
+	standby := describePostgres(filepath.Dir(s.process.path), s.process.user, home, data, port, config)
 	if err := makeDataFolder(data, s.process.user); err != nil {
 		return nil, errors.Join(err, home.remove())
+	}
+	if config.OwnClock {
+		if err := standby.SetClock(0); err != nil {
+			return nil, errors.Join(err, home.remove())
+		}
 	}
 	if err := standby.Follow(ctx, s); err != nil {
 		return nil, errors.Join(err, home.remove())
@@ -112,6 +120,20 @@ func (s *PostgresServer) Synchronous(ctx context.Context, on bool) error {
 
 // Running reports whether the server has been started and has not ended.
 func (s *PostgresServer) Running() bool { return s.process != nil && s.process.running() }
+
+// Ping returns nil when the server answers a query within a quarter of a minute.
+func (s *PostgresServer) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	var err error
+	for ctx.Err() == nil {
+		if err = s.ping(ctx); err == nil {
+			return nil
+		}
+		time.Sleep(probePause)
+	}
+	return err
+}
 
 // JoinURLs returns one address for several servers with the same database, of which pgx takes
 // the one that accepts writes.

@@ -40,6 +40,20 @@ func (p *pair) start(ctx context.Context) error {
 	return errors.Join(startServer(ctx, primary), startServer(ctx, standby))
 }
 
+// revive makes sure that both answer, as an operator would who finds one in whatever state.
+func (p *pair) revive(ctx context.Context) error {
+	for _, s := range p.servers {
+		err := s.Ping(ctx)
+		if err == nil {
+			continue
+		}
+		if err := errors.Join(s.Kill(), s.Start(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // promote kills the primary, as two primaries must never run, and promotes the standby.
 func (p *pair) promote(ctx context.Context) error {
 	primary, standby := p.now()
@@ -96,10 +110,47 @@ func (s *stage) databaseKinds() []fault.Kind {
 			}}
 		}}
 	}
+	lacksDisk := ""
+	if s.net == nil {
+		lacksDisk = "a small disk needs mounts of its own"
+	}
 	kill := func(_ context.Context, s *servers.PostgresServer) error { return s.Kill() }
 	freeze := func(_ context.Context, s *servers.PostgresServer) error { return s.Pause() }
 	stop := func(ctx context.Context, s *servers.PostgresServer) error { return s.Stop(ctx) }
+	bouncer := func(name string, weight int, on, off func(context.Context, *servers.Bouncer) error) fault.Kind {
+		return fault.Kind{Name: name + " pgbouncer", Weight: weight, Shortest: 500 * time.Millisecond, Longest: 8 * time.Second, Lacks: servers.LacksBouncer(), Draw: func(r *rand.Rand) fault.Fault {
+			i := r.IntN(2)
+			return fault.Fault{Name: name + " " + bouncerName(i), Hits: []string{bouncerName(i)},
+				On:  func(ctx context.Context) error { return on(ctx, s.bouncers[i]) },
+				Off: func(ctx context.Context) error { return off(ctx, s.bouncers[i]) }}
+		}}
+	}
 	return []fault.Kind{
+		{Name: "clock", Weight: 2, Shortest: time.Second, Longest: 10 * time.Second, Lacks: servers.LacksClock(), Draw: func(r *rand.Rand) fault.Fault {
+			jump := time.Duration(r.IntN(360)-180) * time.Second
+			set := func(d time.Duration) func(context.Context) error {
+				return func(context.Context) error {
+					return errors.Join(s.postgres.servers[0].SetClock(d), s.postgres.servers[1].SetClock(d))
+				}
+			}
+			return fault.Fault{Name: fmt.Sprintf("clock of the databases %+.0f s", jump.Seconds()), Hits: []string{"clock of the databases"}, On: set(jump), Off: set(0)}
+		}},
+		bouncer("kill", 1, func(_ context.Context, b *servers.Bouncer) error { return b.Kill() }, func(ctx context.Context, b *servers.Bouncer) error {
+			if b.Running() {
+				return nil
+			}
+			return b.Start(ctx)
+		}),
+		bouncer("freeze", 1, func(_ context.Context, b *servers.Bouncer) error { return b.Pause() }, func(_ context.Context, b *servers.Bouncer) error { return b.Continue() }),
+		{Name: "fill the disk", Weight: 2, Shortest: time.Second, Longest: 10 * time.Second, Lacks: lacksDisk, Draw: func(r *rand.Rand) fault.Fault {
+			i := r.IntN(2)
+			return fault.Fault{Name: "fill the disk of " + postgresName(i), Hits: hits, On: plain(s.postgres.servers[i].FillDisk), Off: func(ctx context.Context) error {
+				if err := s.postgres.servers[i].FreeDisk(); err != nil {
+					return err
+				}
+				return s.postgres.revive(ctx)
+			}}
+		}},
 		server("kill", "postgres", 2, 500*time.Millisecond, 8*time.Second, kill),
 		server("restart", "postgres", 1, 500*time.Millisecond, 4*time.Second, stop),
 		server("freeze", "postgres", 2, time.Second, 12*time.Second, freeze),

@@ -26,6 +26,8 @@ type stage struct {
 	timeline *fault.Timeline
 	postgres pair
 	rabbit   *servers.RabbitCluster
+	// bouncers are in front of each server of the pair; none where PgBouncer is missing.
+	bouncers []*servers.Bouncer
 	// databases are the services' own, by name, reached directly.
 	databases map[string]*sql.DB
 	addresses map[string]string
@@ -89,6 +91,9 @@ func raise(ctx context.Context, c Config, t *fault.Timeline) (_ *stage, err erro
 	if err := s.postgres.follow(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.raiseBouncers(ctx); err != nil {
+		return nil, err
+	}
 	for _, name := range databaseNames {
 		if err := s.prepare(ctx, name); err != nil {
 			return nil, err
@@ -110,7 +115,7 @@ func (s *stage) lay() (err error) {
 	if s.net, err = network.New(); err != nil {
 		return err
 	}
-	names := []string{postgresName(0), postgresName(1)}
+	names := []string{postgresName(0), postgresName(1), bouncerName(0), bouncerName(1)}
 	for i := range s.config.Nodes {
 		names = append(names, nodeName(i))
 	}
@@ -135,7 +140,7 @@ func (s *stage) host(name string) servers.Host {
 }
 
 func (s *stage) postgresConfig(i int) servers.PostgresConfig {
-	return servers.PostgresConfig{NoSync: true, Host: s.host(postgresName(i))}
+	return servers.PostgresConfig{NoSync: true, Host: s.host(postgresName(i)), OwnClock: servers.LacksClock() == "", OwnDisk: s.net != nil}
 }
 
 func postgresName(i int) string { return fmt.Sprintf("postgres%d", i+1) }
@@ -220,8 +225,13 @@ func (s *stage) broker() outlast.Broker {
 // the process reaches them.
 func (s *stage) through(process, database string) (databaseURL, brokerURLs string, err error) {
 	// Both servers of the pair are behind one link: the network does not know which is which.
-	for _, server := range s.postgres.servers {
+	for i, server := range s.postgres.servers {
 		host := servers.HostOf(server.URL())
+		if pooled[process] && len(s.bouncers) > 0 {
+			behind := servers.HostOf(s.bouncers[i].URL())
+			database = strings.Replace(database, host, behind, 1)
+			host = behind
+		}
 		near, err := s.via(link{process, "postgres"}, host)
 		if err != nil {
 			return "", "", err
@@ -240,6 +250,25 @@ func (s *stage) through(process, database string) (databaseURL, brokerURLs strin
 		nodes = append(nodes, u.String())
 	}
 	return database, strings.Join(nodes, ","), nil
+}
+
+// pooled are the processes whose database is behind PgBouncer.
+var pooled = map[string]bool{"producer-1": true, "relay-1": true, "audit-1": true, "billing-2": true}
+
+func bouncerName(i int) string { return fmt.Sprintf("pgbouncer%d", i+1) }
+
+func (s *stage) raiseBouncers(ctx context.Context) error {
+	if servers.LacksBouncer() != "" {
+		return nil
+	}
+	for i, server := range s.postgres.servers {
+		b, err := servers.PgBouncer(ctx, server, s.host(bouncerName(i)))
+		if err != nil {
+			return err
+		}
+		s.bouncers = append(s.bouncers, b)
+	}
+	return nil
 }
 
 func nodeName(i int) string { return fmt.Sprintf("rabbit%d", i+1) }
@@ -297,6 +326,9 @@ func (s *stage) close() error {
 	}
 	for _, db := range s.databases {
 		errs = append(errs, db.Close())
+	}
+	for _, b := range s.bouncers {
+		errs = append(errs, b.Close())
 	}
 	if s.rabbit != nil {
 		errs = append(errs, s.rabbit.Close())

@@ -1,0 +1,45 @@
+package servers
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// LacksClock says why no server can have a clock of its own here; empty when one can.
+func LacksClock() string {
+	if libfaketime() == "" {
+		return "libfaketime is missing: apt-get install -y libfaketime"
+	}
+	return ""
+}
+
+func libfaketime() string {
+	found, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1") // the pattern is well formed
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0]
+}
+
+// clockEnvironment has a server read the difference of its clock from a file, anew every
+// second. Monotonic time is left alone, as a clock that is set leaves it.
+func clockEnvironment(file string) []string {
+	return append(os.Environ(), "LD_PRELOAD="+libfaketime(), "FAKETIME_TIMESTAMP_FILE="+file, "FAKETIME_CACHE_DURATION=1",
+		"DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_FAKE_MONOTONIC=1")
+}
+
+// SetClock makes the server's clock differ from the machine's, as if somebody had set it; the
+// server sees it within a second or two. It needs PostgresConfig.OwnClock.
+func (s *PostgresServer) SetClock(difference time.Duration) error {
+	if s.clock == "" {
+		return errors.New("set the clock: the server has none of its own")
+	}
+	return writeClock(s.clock, difference)
+}
+
+func writeClock(file string, difference time.Duration) error {
+	return os.WriteFile(file, []byte(fmt.Sprintf("%+d\n", int(difference.Seconds()))), 0o644)
+}
