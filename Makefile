@@ -122,6 +122,11 @@ fuzz: ## Fuzz everything that parses what others wrote: FOR=1m or EXECS=10000000
 model: ## Explore the protocol's model as far as it goes, and follow real relays for longer
 	cd lab && OUTLAST_TEST_MODEL=1 $(GO) test -run 'TestProtocol|TestEveryRule|OfTheModel' -count=1 -v -timeout 2h ./model
 
+.PHONY: test-matrix
+test-matrix: ## Run the lab's tests against other generations of PostgreSQL and RabbitMQ: GENERATIONS='trixie sid'
+	@lab/install
+	lab/matrix $(GENERATIONS)
+
 .PHONY: prove
 prove: ## The long proofs: a million rows, an outage of a minute, a hundred rounds of kills
 	@lab/install

@@ -18,9 +18,13 @@ type folder struct {
 }
 
 func newFolder() (*folder, error) {
-	removeOrphans(os.TempDir())
+	parent, err := serversFolder()
+	if err != nil {
+		return nil, err
+	}
+	removeOrphans(parent)
 
-	path, err := os.MkdirTemp("", folderPattern)
+	path, err := os.MkdirTemp(parent, folderPattern)
 	if err != nil {
 		return nil, fmt.Errorf("make a server folder: %w", err)
 	}

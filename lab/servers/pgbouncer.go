@@ -27,6 +27,9 @@ func LacksBouncer() string {
 }
 
 func bouncerPath() (string, error) {
+	if found := globServers("/usr/sbin/pgbouncer"); len(found) > 0 {
+		return found[0], nil
+	}
 	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil

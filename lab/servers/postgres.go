@@ -154,6 +154,9 @@ func initdb(ctx context.Context, bin, data string, account *syscall.Credential) 
 		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	cmd.Dir = data
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
+	if err := into(cmd.SysProcAttr); err != nil {
+		return err
+	}
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, output)
 	}
@@ -311,7 +314,7 @@ func (s *PostgresServer) ping(ctx context.Context) error {
 // postgresBin returns the folder of the newest PostgreSQL: Debian keeps one per major
 // version outside PATH.
 func postgresBin() (string, error) {
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres") // the pattern is well formed
+	found := globServers("/usr/lib/postgresql/*/bin/postgres")
 	slices.SortFunc(found, func(a, b string) int { return postgresMajor(a) - postgresMajor(b) })
 	return findServer("postgres", "postgresql", envPostgres, found)
 }
@@ -322,11 +325,32 @@ func postgresMajor(path string) int {
 	return major
 }
 
+// lookupPostgres finds the user in the generation's own list.
+func lookupPostgres() (*user.User, error) {
+	root, err := generation()
+	if err != nil {
+		return nil, err
+	}
+	if root == "" {
+		return user.Lookup("postgres")
+	}
+	list, err := os.ReadFile(filepath.Join(root, "etc", "passwd"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(list)) {
+		if fields := strings.Split(line, ":"); len(fields) > 3 && fields[0] == "postgres" {
+			return &user.User{Uid: fields[2], Gid: fields[3]}, nil
+		}
+	}
+	return nil, user.UnknownUserError("postgres")
+}
+
 func postgresAccount() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
-	account, err := user.Lookup("postgres")
+	account, err := lookupPostgres()
 	if err != nil {
 		return nil, fmt.Errorf("PostgreSQL does not run as root and needs the user postgres; "+
 			"apt-get install -y postgresql makes it: %w", err)

@@ -38,6 +38,7 @@ type process struct {
 	stopSignal syscall.Signal      // asks for an orderly end
 	deathSig   syscall.Signal      // sent by the kernel when this process dies
 	host       Host
+	ours       bool // a program of this machine, not of the generation
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // nil: not running
@@ -66,6 +67,11 @@ func (p *process) start() error {
 	// then decides how its servers end.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: p.user}
 	dieWithParent(cmd.SysProcAttr, p.deathSig)
+	if !p.ours {
+		if err := into(cmd.SysProcAttr); err != nil {
+			return err
+		}
+	}
 	if err := p.host.enter(cmd.Start); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}

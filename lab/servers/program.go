@@ -23,21 +23,25 @@ type ProgramConfig struct {
 // Program is any other program that is started, killed and frozen like a server: the
 // processes of a service under test. It dies with this process. Its methods may be called
 // concurrently.
-type Program struct{ process *process }
+type Program struct {
+	process *process
+	env     []string // of every run
+}
 
 // NewProgram describes a program; nothing runs until Start.
 func NewProgram(c ProgramConfig) *Program {
-	return &Program{&process{
-		name: c.Name, path: c.Path, args: c.Args, env: append(os.Environ(), c.Env...), log: c.Log,
-		stopSignal: syscall.SIGTERM, deathSig: syscall.SIGKILL, host: c.Host,
+	env := append(os.Environ(), c.Env...)
+	return &Program{env: env, process: &process{
+		name: c.Name, path: c.Path, args: c.Args, env: env, log: c.Log,
+		stopSignal: syscall.SIGTERM, deathSig: syscall.SIGKILL, host: c.Host, ours: true,
 	}}
 }
 
-// Use has the next Start run another program file.
-func (p *Program) Use(path string) {
+// Use has the next Start run another program file, with more in its environment.
+func (p *Program) Use(path string, env ...string) {
 	p.process.mu.Lock()
 	defer p.process.mu.Unlock()
-	p.process.path = path
+	p.process.path, p.process.env = path, append(append([]string{}, p.env...), env...)
 }
 
 // Start starts the program; starting one that runs is an error.

@@ -47,6 +47,9 @@ func (n *RabbitNode) Ctl(ctx context.Context, args ...string) (string, error) {
 	cmd.Dir = n.cluster.folder.path
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	dieWithParent(cmd.SysProcAttr, syscall.SIGKILL)
+	if err := into(cmd.SysProcAttr); err != nil {
+		return "", err
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := n.host.enter(cmd.Run); err != nil {

@@ -89,7 +89,7 @@ func RabbitMQ(ctx context.Context, config RabbitConfig) (*RabbitCluster, error) 
 	if err != nil {
 		return nil, err
 	}
-	epmdPath, err := exec.LookPath("epmd")
+	epmdPath, err := findEPMD()
 	if err != nil {
 		return nil, fmt.Errorf("find Erlang's epmd; install it with: apt-get install -y rabbitmq-server: %w", err)
 	}
@@ -116,6 +116,13 @@ func RabbitMQ(ctx context.Context, config RabbitConfig) (*RabbitCluster, error) 
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+func findEPMD() (string, error) {
+	if root, err := generation(); root != "" || err != nil {
+		return "/usr/bin/epmd", err
+	}
+	return exec.LookPath("epmd")
 }
 
 // newEPMD describes an epmd of our own: the usual one is shared by the whole machine, and
@@ -243,8 +250,7 @@ func rabbitBin() (string, error) {
 		"/opt/rabbitmq/sbin/rabbitmq-server",
 		"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server",
 	} {
-		paths, _ := filepath.Glob(pattern) // the patterns are well formed
-		found = append(found, paths...)
+		found = append(found, globServers(pattern)...)
 	}
 	return findServer("rabbitmq-server", "rabbitmq-server", envAMQP, found)
 }

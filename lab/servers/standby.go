@@ -67,6 +67,9 @@ func (s *PostgresServer) Follow(ctx context.Context, primary *PostgresServer) er
 	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(s.process.path), "pg_basebackup"),
 		"--pgdata", s.process.dir, "--dbname", primary.url, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.process.user}
+	if err := into(cmd.SysProcAttr); err != nil {
+		return err
+	}
 	cmd.Dir = s.process.dir
 	var output []byte
 	err = s.process.host.enter(func() (err error) { output, err = cmd.CombinedOutput(); return err })

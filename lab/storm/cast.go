@@ -23,8 +23,9 @@ type member struct {
 	versions []string
 
 	mu       sync.Mutex
-	version  int  // of the next start
-	expected bool // its end is of our making
+	version  int    // of the next start
+	clock    string // of the next start: see clockSetting
+	expected bool   // its end is of our making
 	deaths   []string
 }
 
@@ -36,12 +37,14 @@ func (s *stage) addMember(spec role.Spec) error {
 	if s.history != nil {
 		spec.History = s.historyFolder()
 	}
-	program, err := os.Executable()
-	if err != nil {
-		return err
+	program := s.config.Skewed
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return err
+		}
 	}
 	s.names = append(s.names, spec.Name)
-	m := &member{spec: spec, versions: []string{program}, program: servers.NewProgram(servers.ProgramConfig{
+	m := &member{spec: spec, clock: clockSetting(0, 0), versions: []string{program}, program: servers.NewProgram(servers.ProgramConfig{
 		Name: spec.Name, Path: program, Env: []string{spec.Environment()}, Log: filepath.Join(s.config.Folder, spec.Name+".log"), Host: s.host(spec.Name),
 	})}
 	s.cast[spec.Name] = m
@@ -68,7 +71,7 @@ func (m *member) start() error {
 	if m.program.Running() {
 		return nil
 	}
-	m.program.Use(m.versions[m.version])
+	m.program.Use(m.versions[m.version], m.clock)
 	if err := m.program.Start(); err != nil {
 		return err
 	}
@@ -88,6 +91,13 @@ func (m *member) start() error {
 // finished reports whether the member may have ended in good order: a producer that has
 // written all. It needs an ended program.
 func (m *member) finished() bool { return m.spec.Last > 0 && m.program.ExitCode() == 0 }
+
+// setClock has the next lives begin with a clock that jumps after a while.
+func (m *member) setClock(jump, after time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clock = clockSetting(jump, after)
+}
 
 func (m *member) expect() {
 	m.mu.Lock()

@@ -42,6 +42,9 @@ type Config struct {
 	// Earlier is a program with the roles of a storm on an earlier commit of the library, for
 	// some of the relays and consumers: see BuildEarlier. Empty: none.
 	Earlier string
+	// Skewed is this program with a clock of its own, for the clocks of the processes to jump:
+	// see BuildSkewed. It goes with WithoutHistory, as a history needs one clock. Empty: none.
+	Skewed string
 	// WithoutHistory leaves the ledgers alone to judge. A history takes about 5 kB for each
 	// message.
 	WithoutHistory bool
@@ -69,6 +72,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Messages > 0 {
 		c.Rate = float64(c.Messages) / (0.9 * c.Length.Seconds())
+	}
+	if c.Skewed != "" && !c.WithoutHistory {
+		return fmt.Errorf("storm.Config.Skewed: needs WithoutHistory, as a history needs one clock")
 	}
 	if c.Nodes != 1 && c.Nodes != 3 {
 		return fmt.Errorf("storm.Config.Nodes %d: must be 1 or 3", c.Nodes)

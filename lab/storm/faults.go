@@ -2,6 +2,7 @@ package storm
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -37,6 +38,10 @@ func (s *stage) processKinds() []fault.Kind {
 		}}
 	}
 	start := func(m *member) func(context.Context) error { return plain(m.start) }
+	lacksClock := ""
+	if s.config.Skewed == "" {
+		lacksClock = "this build has no clock of its own (-skew)"
+	}
 	lacks := ""
 	if s.config.Earlier == "" {
 		lacks = "there is no build of the earlier commit"
@@ -44,6 +49,14 @@ func (s *stage) processKinds() []fault.Kind {
 	return []fault.Kind{
 		{Name: "restart everything", Weight: 1, Shortest: 100 * time.Millisecond, Longest: time.Second, Draw: func(*rand.Rand) fault.Fault {
 			return fault.Fault{Name: "restart every process in turn", Hits: s.names, On: s.roll, Off: s.startCast}
+		}},
+		{Name: "own clock", Weight: 2, Shortest: 100 * time.Millisecond, Longest: time.Second, Lacks: lacksClock, Draw: func(r *rand.Rand) fault.Fault {
+			m, jump, after := s.cast[oneOf(r, s.names)], time.Duration(r.IntN(7200)-3600)*time.Second, time.Duration(r.IntN(20))*time.Second
+			return fault.Fault{Name: fmt.Sprintf("clock of %s jumps %+.0f s in %s", m.spec.Name, jump.Seconds(), after), Hits: []string{m.spec.Name}, Off: start(m),
+				On: func(ctx context.Context) error {
+					m.setClock(jump, after)
+					return m.kill()
+				}}
 		}},
 		{Name: "change of version", Weight: 2, Shortest: 100 * time.Millisecond, Longest: 2 * time.Second, Lacks: lacks, Draw: func(r *rand.Rand) fault.Fault {
 			m := s.cast[oneOf(r, s.names)]

@@ -47,6 +47,7 @@ func main() {
 	flag.BoolVar(&c.WithoutHistory, "without-history", false, "record no history: the ledgers alone judge")
 	loopback := flag.Bool("loopback", false, "do not make network namespaces")
 	earlier := flag.Bool("earlier", true, "run relays and consumers of an earlier commit beside the present ones")
+	skew := flag.Bool("skew", false, "let the clocks of the processes jump; there is no history then")
 	only := flag.String("only", "", "kinds of faults, separated by commas (default all)")
 	flag.Parse()
 	if *only != "" {
@@ -64,7 +65,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if *earlier {
-		c.Earlier = buildEarlier(ctx, o.state)
+		c.Earlier = build(o.state, "no earlier commit beside the present one", func(folder string) (string, error) { return storm.BuildEarlier(ctx, folder) })
+	}
+	if *skew {
+		c.WithoutHistory = true
+		c.Skewed = build(o.state, "no clocks of our processes", func(folder string) (string, error) { return storm.BuildSkewed(ctx, "./storm/cmd", folder) })
 	}
 	good, err := run(ctx, c, o)
 	stop()
@@ -77,19 +82,20 @@ func main() {
 	}
 }
 
-// buildEarlier says so when it cannot be done: a checkout may lack its history.
-func buildEarlier(ctx context.Context, state string) string {
-	folder, err := filepath.Abs(state)
+// build makes a program in folder, and says so when that cannot be done: a checkout may lack its
+// history, for example.
+func build(folder, without string, f func(folder string) (string, error)) string {
+	folder, err := filepath.Abs(folder)
 	if err == nil {
 		err = os.MkdirAll(folder, 0o755)
 	}
 	if err == nil {
 		var program string
-		if program, err = storm.BuildEarlier(ctx, folder); err == nil {
+		if program, err = f(folder); err == nil {
 			return program
 		}
 	}
-	fmt.Println("no earlier commit beside the present one:", err)
+	fmt.Println(without+":", err)
 	return ""
 }
 
