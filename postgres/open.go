@@ -54,8 +54,13 @@ func AllowPlain() OpenOption { return func(s *openSettings) { s.allowPlain = tru
 // Logger gets what a person should know of the connections. Default: slog.Default().
 func Logger(l *slog.Logger) OpenOption { return func(s *openSettings) { s.logger = l } }
 
+// silenceLimit is how long data may stay unacknowledged by the server's host.
+const silenceLimit = 30 * time.Second
+
 // Open returns a pool for address, a URL or a keyword string of libpq, after one
-// connection has succeeded. Idle connections notice a dead peer within half a minute.
+// connection has succeeded. Connections notice a dead peer within half a minute: idle ones
+// everywhere, and on Linux also those that wait for an answer
+// (TestF81_A_statement_to_a_vanished_server_ends).
 // With several hosts in the URL, only one that accepts writes is used. Errors never
 // show the URL.
 //
@@ -110,7 +115,7 @@ func (s *openSettings) complete(c *pgx.ConnConfig) {
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = s.name
 	}
-	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}}
+	dialer := &net.Dialer{Control: boundSilence, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}}
 	c.DialFunc = dialer.DialContext
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 10 * time.Second

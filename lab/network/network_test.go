@@ -22,14 +22,19 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// world is a network with a server on one host that answers each connection with its own
-// address, and a client's host.
-func world(t *testing.T) (*network.Net, *network.Host, *network.Host) {
+func needNamespaces(t *testing.T) {
 	t.Helper()
 	if lacks != nil {
 		fmt.Fprintln(os.Stderr, "NOT EXERCISED:", lacks)
 		t.Skip(lacks)
 	}
+}
+
+// world is a network with a server on one host that answers each connection with its own
+// address, and a client's host.
+func world(t *testing.T) (*network.Net, *network.Host, *network.Host) {
+	t.Helper()
+	needNamespaces(t)
 	n, err := network.New()
 	if err != nil {
 		t.Fatal(err)
