@@ -175,8 +175,9 @@ func (n *Net) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var errs []error
-	for _, h := range n.hosts {
-		errs = append(errs, h.ns.close())
+	for i, h := range n.hosts {
+		// A namespace ends some time after its last user; its link goes at once.
+		errs = append(errs, run("ip", "link", "del", fmt.Sprintf("host%d", i+2)), h.ns.close())
 	}
 	n.hosts = nil
 	return errors.Join(append(errs, run("ip", "link", "del", "bridge"))...)

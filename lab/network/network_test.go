@@ -19,7 +19,9 @@ var lacks error
 
 func TestMain(m *testing.M) {
 	lacks = network.Isolate()
-	goleak.VerifyTestMain(m)
+	// pgx asks the server to cancel what a lost connection was doing, for up to 15 s, beside all
+	// else.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/jackc/pgx/v5/pgconn.(*PgConn).asyncClose.func1"))
 }
 
 func needNamespaces(t *testing.T) {

@@ -29,3 +29,11 @@ func (h Host) enter(f func() error) error {
 	}
 	return h.Enter(f)
 }
+
+// user is who may do everything on a broker there; guest is for loopback alone.
+func (h Host) user() string {
+	if h.IP == "" {
+		return "guest"
+	}
+	return "outlast"
+}

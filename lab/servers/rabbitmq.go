@@ -59,8 +59,8 @@ func (c RabbitConfig) host(i int) Host {
 	return c.Hosts[i]
 }
 
-// RabbitCluster is one or more RabbitMQ nodes on loopback ports. The user guest may do
-// everything. Its methods may be called concurrently.
+// RabbitCluster is one or more RabbitMQ nodes on loopback ports. The user of their
+// URLs may do everything. Its methods may be called concurrently.
 type RabbitCluster struct {
 	nodes    []*RabbitNode
 	epmds    []*process // name Erlang's nodes, one on each host; none: the cluster is not ours

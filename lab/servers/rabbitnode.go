@@ -37,7 +37,7 @@ func newRabbitNode(c *RabbitCluster, i, port, distPort int) *RabbitNode {
 		host:     host,
 		name:     name,
 		folder:   c.folder.join(short),
-		url:      fmt.Sprintf("amqp://guest:guest@%s/", host.address(port)),
+		url:      fmt.Sprintf("amqp://%s:%[1]s@%s/", host.user(), host.address(port)),
 		port:     port,
 		distPort: distPort,
 	}
@@ -128,7 +128,7 @@ func (n *RabbitNode) conf() string {
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "listeners.tcp.1 = %s\n", n.host.address(n.port))
 	if n.host.IP != "" {
-		conf.WriteString("loopback_users = none\n") // a namespace holds nobody but the test
+		fmt.Fprintf(&conf, "default_user = %s\ndefault_pass = %[1]s\n", n.host.user())
 	}
 	conf.WriteString("log.file = node.log\nlog.file.level = info\nlog.console = false\n")
 	conf.WriteString("disk_free_limit.absolute = 50MB\n")

@@ -46,7 +46,7 @@ func (c *RabbitCluster) addVHosts(ctx context.Context) ([]string, error) {
 	for range vhostBatch {
 		names = append(names, newVHostName())
 	}
-	output, err := c.Ctl(ctx, "eval", addVHostsExpr(names))
+	output, err := c.Ctl(ctx, "eval", addVHostsExpr(names, c.config.host(0).user()))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (c *RabbitCluster) addVHosts(ctx context.Context) ([]string, error) {
 }
 
 // addVHostsExpr is what add_vhost and set_permissions do, for many at a time.
-func addVHostsExpr(names []string) string {
+func addVHostsExpr(names []string, user string) string {
 	binaries := make([]string, 0, len(names))
 	for _, name := range names {
 		binaries = append(binaries, `<<"`+name+`">>`)
@@ -65,7 +65,7 @@ func addVHostsExpr(names []string) string {
 	return `[begin ` +
 		`ok = rabbit_vhost:add(V, <<"lab">>), ` +
 		`ok = rabbit_auth_backend_internal:set_permissions(` +
-		`<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"lab">>) ` +
+		`<<"` + user + `">>, V, <<".*">>, <<".*">>, <<".*">>, <<"lab">>) ` +
 		`end || V <- [` + strings.Join(binaries, ",") + `]], ok.`
 }
 

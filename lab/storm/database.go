@@ -10,6 +10,7 @@ import (
 
 	"github.com/outlastmq/outlast/lab/fault"
 	"github.com/outlastmq/outlast/lab/servers"
+	"github.com/outlastmq/outlast/postgres"
 )
 
 // pair is a PostgreSQL primary and its synchronous standby. Either may be the primary.
@@ -171,4 +172,19 @@ func (s *stage) databaseKinds() []fault.Kind {
 			return fault.Fault{Name: fmt.Sprintf("end sessions of %s", name), Hits: []string{"sessions of " + name}, On: end, Off: nothing}
 		}},
 	}
+}
+
+// migrate is a step that brings the tables up to date in the middle of the run.
+func (s *stage) migrate() fault.Step {
+	up := func(ctx context.Context) error {
+		for _, name := range databaseNames {
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			if err := postgres.Store(s.databases[name]).Migrations().Up(ctx, 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fault.Step{At: s.config.Length / 2, For: time.Second, Fault: fault.Fault{Name: "migrate the tables", Hits: []string{"tables"}, On: up, Off: up}}
 }

@@ -36,6 +36,7 @@ func (s *storm) run(ctx context.Context, report *Report) error {
 		}
 	}
 	plan := append(fault.Plan(s.Seed, kinds, fault.Storm{Length: s.Length, Pause: s.Pause, Most: s.Most}), s.stage.repairLate()...)
+	plan = append(plan, s.stage.migrate())
 	if err := s.underLoad(ctx, plan); err != nil {
 		return err
 	}
@@ -199,6 +200,11 @@ func (s *storm) awaitSubscribed(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healLimit)
 	defer cancel()
 	for {
+		for _, name := range s.stage.names {
+			if m := s.stage.cast[name]; m.died() {
+				return fmt.Errorf("%s has ended before anything went wrong:\n%s", name, m.program.LogTail())
+			}
+		}
 		ready := true
 		for _, group := range s.stage.bound() {
 			g := groupTopology(group)

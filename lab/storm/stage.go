@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"sync"
@@ -218,7 +219,7 @@ func (s *stage) applyTopology(ctx context.Context) error {
 
 // broker reaches all nodes directly.
 func (s *stage) broker() outlast.Broker {
-	return rabbitmq.Broker(strings.Join(s.rabbit.URLs(), ","), rabbitmq.AllowPlain())
+	return rabbitmq.Broker(strings.Join(s.rabbit.URLs(), ","), rabbitmq.AllowPlain(), rabbitmq.Logger(slog.New(slog.DiscardHandler)))
 }
 
 // through makes proxies from a process to every server and returns the addresses by which

@@ -127,9 +127,13 @@ func (s Spec) verdict(ctx context.Context, poison bool) error {
 	}
 }
 
+// OldTables is the version of Outlast's tables that a storm begins with: the oldest that the
+// present build works on.
+const OldTables = 1
+
 // Prepare makes the tables of a service.
 func Prepare(ctx context.Context, db *sql.DB) error {
-	if err := postgres.Store(db).Migrations().Up(ctx, 0); err != nil {
+	if err := postgres.Store(db).Migrations().Up(ctx, OldTables); err != nil {
 		return err
 	}
 	if err := prepareHistory(ctx, db); err != nil {
