@@ -30,7 +30,7 @@ func TestF81_A_statement_to_a_vanished_server_ends(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { fatal(t, server.Close()) })
-	db, err := postgres.Open(t.Context(), server.URL())
+	db, err := postgres.Open(t.Context(), server.URL(), postgres.AllowPlain())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -153,6 +153,14 @@ func (n *RabbitNode) Name() string { return n.name }
 // URL is the AMQP address of the node's default virtual host.
 func (n *RabbitNode) URL() string { return n.url }
 
+// Logs are the files that the node writes what it does to.
+func (n *RabbitNode) Logs() []string {
+	if n.process == nil {
+		return nil
+	}
+	return n.process.otherLogs
+}
+
 // Running reports whether the node has been started and has not ended.
 func (n *RabbitNode) Running() bool { return n.process != nil && n.process.running() }
 

@@ -124,6 +124,14 @@ func (s *PostgresServer) Synchronous(ctx context.Context, on bool) error {
 // Running reports whether the server has been started and has not ended.
 func (s *PostgresServer) Running() bool { return s.process != nil && s.process.running() }
 
+// Logs are the files that the server writes what it does to.
+func (s *PostgresServer) Logs() []string {
+	if s.process == nil {
+		return nil
+	}
+	return []string{s.process.log}
+}
+
 // Ping returns nil when the server answers a query within a quarter of a minute.
 func (s *PostgresServer) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)

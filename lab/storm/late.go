@@ -52,7 +52,7 @@ func (s *stage) repairLate() []fault.Step {
 			}
 			deleted = true
 		}
-		return s.untilWhole(late, wrong)(ctx)
+		return s.untilWhole(wrong, late)(ctx)
 	}}}}
 }
 

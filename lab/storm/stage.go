@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -149,7 +151,7 @@ func postgresName(i int) string { return fmt.Sprintf("postgres%d", i+1) }
 // prepare makes one service's database.
 func (s *stage) prepare(ctx context.Context, name string) error {
 	s.addresses[name] = servers.JoinURLs(s.addresses[name], s.postgres.servers[0], s.postgres.servers[1])
-	db, err := postgres.Open(ctx, s.addresses[name], postgres.MaxConns(4), postgres.ApplicationName("lab"))
+	db, err := postgres.Open(ctx, s.addresses[name], postgres.AllowPlain(), postgres.MaxConns(4), postgres.ApplicationName("lab"), postgres.Logger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err
 	}
@@ -314,9 +316,34 @@ func (s *stage) restoreLinks() error {
 	return errors.Join(errs...)
 }
 
+// keepLogs copies what the servers have logged, before their folders are removed.
+func (s *stage) keepLogs() error {
+	var logs []string
+	if s.rabbit != nil {
+		for _, node := range s.rabbit.Nodes() {
+			logs = append(logs, node.Logs()...)
+		}
+	}
+	for _, server := range s.postgres.servers {
+		if server != nil {
+			logs = append(logs, server.Logs()...)
+		}
+	}
+	for i, log := range logs {
+		data, err := os.ReadFile(log)
+		if err != nil {
+			continue // a server that was never started has none
+		}
+		if err := os.WriteFile(filepath.Join(s.config.Folder, fmt.Sprintf("server-%d-%s", i+1, filepath.Base(log))), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // close ends everything, the processes first.
 func (s *stage) close() error {
-	var errs []error
+	errs := []error{s.keepLogs()}
 	for _, m := range s.cast {
 		errs = append(errs, m.kill())
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/fault"
 	"github.com/outlastmq/outlast/lab/storm/role"
+	"github.com/outlastmq/outlast/rabbitmq"
 )
 
 // gap is a time in which the broker was deprived of something by our hand, so that a group
@@ -107,7 +109,7 @@ func (s *stage) topologyKinds() []fault.Kind {
 					})
 				},
 				// Nobody helps: the consumers find out and declare it anew.
-				Off: s.untilWhole(group, what)}
+				Off: s.untilWhole(what, group)}
 		}},
 		{Name: "delete bindings", Weight: 1, Shortest: 2 * time.Second, Longest: 8 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
 			group := oneOf(r, faulty)
@@ -142,21 +144,28 @@ func (s *stage) repaired(what string) func(context.Context) error {
 		if err := s.applyTopology(ctx); err != nil {
 			return err
 		}
-		return s.closeGaps(ctx, what)
+		return s.untilWhole(what, s.bound()...)(ctx)
 	}
 }
 
-// untilWhole waits until a group has made good what was taken from it.
-func (s *stage) untilWhole(group, what string) func(context.Context) error {
+// untilWhole waits until all is there that some groups need, and every node says so: one that
+// was cut off while it was made routes without it until it has rejoined the others.
+func (s *stage) untilWhole(what string, groups ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		differences, err := s.broker().Topology().Check(ctx, outlast.Topology{Groups: []outlast.GroupTopology{groupTopology(group)}})
-		if err != nil {
-			return err
+		var t outlast.Topology
+		for _, group := range groups {
+			t.Groups = append(t.Groups, groupTopology(group))
 		}
-		if len(differences) > 0 {
-			return errors.New(differences[0].String())
+		for _, node := range s.rabbit.URLs() {
+			differences, err := rabbitmq.Broker(node, rabbitmq.AllowPlain(), rabbitmq.Logger(slog.New(slog.DiscardHandler))).Topology().Check(ctx, t)
+			if err != nil {
+				return err
+			}
+			if len(differences) > 0 {
+				return errors.New(differences[0].String())
+			}
 		}
 		return s.closeGaps(ctx, what)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/outlasttest/history"
+	"github.com/outlastmq/outlast/postgres"
 )
 
 // recording is the history of one process; without a folder to write to it does nothing.
@@ -74,6 +75,9 @@ func (r *recording) inTx(ctx context.Context, db *sql.DB, f func(context.Context
 	}
 	return tx.Commit()
 }
+
+// plain permits what a namespace needs: nobody else is in it.
+func plain() postgres.OpenOption { return postgres.AllowPlain() }
 
 func withNumber(ctx context.Context, n int64) context.Context { return history.WithKeySeq(ctx, n) }
 

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/postgres"
 )
 
 // recording does nothing: the earlier commit may have no history, or another one.
@@ -23,6 +24,9 @@ func (*recording) close() error { return nil }
 func (*recording) inTx(ctx context.Context, db *sql.DB, f func(context.Context, *sql.Tx) error) error {
 	return inTx(ctx, db, f)
 }
+
+// plain is about the present build's: the earlier one asks for no encryption.
+func plain() postgres.OpenOption { return postgres.MaxConns(12) }
 
 func withNumber(ctx context.Context, _ int64) context.Context { return ctx }
 

@@ -111,7 +111,7 @@ func (s Spec) writeOne(ctx context.Context, tx *sql.Tx, outbox *outlast.Outbox, 
 // open waits until the database answers, for ever; nil when ctx ended.
 func (s Spec) open(ctx context.Context) *sql.DB {
 	for {
-		db, err := postgres.Open(ctx, s.Database, postgres.MaxConns(12), postgres.ApplicationName(s.Name))
+		db, err := postgres.Open(ctx, s.Database, plain(), postgres.MaxConns(12), postgres.ApplicationName(s.Name))
 		if err == nil {
 			return db
 		}
