@@ -21,6 +21,7 @@ import (
 // options are what to do around the storms themselves.
 type options struct {
 	runs, legs int
+	earlier    string // program; empty: none
 	state      string // folder
 	append     string // Markdown file that gets a row for each run
 	soak       string // Markdown file that tells of the whole series
@@ -46,7 +47,7 @@ func main() {
 	flag.StringVar(&o.soak, "soak", "", "Markdown file that tells of the whole series")
 	flag.BoolVar(&c.WithoutHistory, "without-history", false, "record no history: the ledgers alone judge")
 	loopback := flag.Bool("loopback", false, "do not make network namespaces")
-	earlier := flag.Bool("earlier", true, "run relays and consumers of an earlier commit beside the present ones")
+	earlier := flag.Bool("earlier", true, "in runs with an odd seed, run relays and consumers of an earlier commit beside the present ones; there is no history then")
 	skew := flag.Bool("skew", false, "let the clocks of the processes jump; there is no history then")
 	only := flag.String("only", "", "kinds of faults, separated by commas (default all)")
 	flag.Parse()
@@ -65,7 +66,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if *earlier {
-		c.Earlier = build(o.state, "no earlier commit beside the present one", func(folder string) (string, error) { return storm.BuildEarlier(ctx, folder) })
+		o.earlier = build(o.state, "no earlier commit beside the present one", func(folder string) (string, error) { return storm.BuildEarlier(ctx, folder) })
 	}
 	if *skew {
 		c.WithoutHistory = true
@@ -108,9 +109,13 @@ func run(ctx context.Context, c storm.Config, o options) (good bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	folder, svg := c.Folder, ""
+	folder, svg, without := c.Folder, "", c.WithoutHistory
 	for s.unfinished() {
 		c.Seed = s.seed()
+		c.Earlier, c.WithoutHistory = "", without
+		if c.Seed%2 == 1 && o.earlier != "" {
+			c.Earlier, c.WithoutHistory = o.earlier, true
+		}
 		if folder != "" {
 			c.Folder = filepath.Join(folder, fmt.Sprint(c.Seed))
 		}
