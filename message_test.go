@@ -224,6 +224,24 @@ func TestBadContractsAreReportedByPublish(t *testing.T) {
 	}
 }
 
+func TestPublishLeavesASpreadSliceAlone(t *testing.T) {
+	t.Parallel()
+	store := memory.NewStore()
+	msgs := []outlast.Message{outlast.Event[placedOrder]("order.placed", 1).Message(placedOrder{})}
+	for range 2 {
+		tx := store.Begin()
+		if err := outlast.NewOutbox(store).Publish(t.Context(), tx, msgs...); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Commit(); err != nil { // with the first one's id it would be refused, or lost as a duplicate
+			t.Fatal(err)
+		}
+	}
+	if msgs[0].ID != "" || msgs[0].CorrelationID != "" {
+		t.Errorf("the caller's message was changed: %+v", msgs[0].Envelope)
+	}
+}
+
 // TestS21_GarbageInATraceIsDropped: a trace that nobody can use, or that would forge a line
 // of a log, is not the message's fault.
 func TestS21_GarbageInATraceIsDropped(t *testing.T) {

@@ -3,6 +3,7 @@ package outlast
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Outbox writes messages into the caller's own transaction. It is safe for
@@ -46,8 +47,8 @@ func NewOutbox(store Store, conf ...OutboxConfig) *Outbox {
 // being handled. Errors: CodeInvalid, with every bad field, before anything is
 // written; otherwise the database's error, and the caller rolls back.
 //
-// A message published without an id gets one; the messages passed by value are
-// not changed. To know the id, set it with [ID] and [NewID].
+// A message published without an id gets one; the caller's messages are
+// not changed, nor is a slice that was spread. To know the id, set it with [ID] and [NewID].
 func (o *Outbox) Publish(ctx context.Context, tx LiveTx, msgs ...Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -56,9 +57,10 @@ func (o *Outbox) Publish(ctx context.Context, tx LiveTx, msgs ...Message) error 
 		return &Error{Op: "publish", Code: CodeInvalid, Fields: []FieldError{{"tx", "a live transaction", "nil"}}}
 	}
 	cause := causeOf(ctx)
-	prepared := make([]*Message, len(msgs))
-	for i := range msgs {
-		m := &msgs[i]
+	own := slices.Clone(msgs) // the caller's may be a slice of his, spread
+	prepared := make([]*Message, len(own))
+	for i := range own {
+		m := &own[i]
 		if err := m.Validate(o.conf.MaxBody); err != nil {
 			if len(msgs) > 1 {
 				return &Error{Op: fmt.Sprintf("publish message %d of %d", i+1, len(msgs)), Code: CodeOf(err), Err: err}

@@ -79,7 +79,7 @@ func (s leases) change(ctx context.Context, r outlast.LeaseRequest) (view leaseV
 		if _, err := exec("lease_slots", r.Scope, r.Total); err != nil {
 			return err
 		}
-		if _, err := exec("lease_reap", r.Scope); err != nil {
+		if _, err := exec("lease_reap", r.Scope, r.Owner); err != nil {
 			return err
 		}
 		if _, err := exec("lease_clean", r.Scope); err != nil {

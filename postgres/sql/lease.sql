@@ -58,10 +58,11 @@ ON CONFLICT (scope, owner) DO UPDATE SET expires_at = EXCLUDED.expires_at, since
 
 -- name: lease_reap
 -- A record that ended is closed before its slots are taken: a renewal that is under
--- way either comes first, and then it is not touched here, or finds it closed.
+-- way either comes first, and then it is not touched here, or finds it closed. Our own
+-- was renewed in this transaction; when it ends before the transaction does, we are told.
 WITH e AS MATERIALIZED (
     SELECT o.owner FROM {{t}}owner o
-    WHERE o.scope = $1::text AND o.expires_at <= clock_timestamp() AND o.expires_at > '-infinity'
+    WHERE o.scope = $1::text AND o.owner <> $2::text AND o.expires_at <= clock_timestamp() AND o.expires_at > '-infinity'
     ORDER BY o.owner FOR UPDATE SKIP LOCKED
 )
 UPDATE {{t}}owner o SET expires_at = '-infinity', since = clock_timestamp() FROM e WHERE o.scope = $1::text AND o.owner = e.owner
