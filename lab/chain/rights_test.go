@@ -4,10 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"log/slog"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/servers"
@@ -17,7 +20,11 @@ import (
 
 type placed struct {
 	OrderID string `json:"order_id" outlast:"key"`
+	Card    string `json:"card"`
 }
+
+// What must not be in any log: a body, and the password of the accounts.
+const plantedBody, plantedPassword = "4111-1111-planted", "hunter2-planted"
 
 var (
 	orderPlaced = outlast.Event[placed]("order.placed", 1)
@@ -30,6 +37,7 @@ type tenant struct {
 	name   string
 	db     *sql.DB
 	broker string
+	log    *output // everything that the service logs
 }
 
 // newTenant makes database and accounts the way docs/security.md says.
@@ -80,7 +88,7 @@ func newTenant(t *testing.T, vhost *servers.VHost, name string, roles []string, 
 		_, err := rabbit.Ctl(t.Context(), args...)
 		must(err)
 	}
-	ctl("add_user", service, "pw")
+	ctl("add_user", service, plantedPassword)
 	for _, x := range p.Permissions {
 		ctl("set_permissions", "--vhost", x.VHost, x.User, x.Configure, x.Write, x.Read)
 	}
@@ -89,14 +97,16 @@ func newTenant(t *testing.T, vhost *servers.VHost, name string, roles []string, 
 	}
 	b, err := url.Parse(vhost.URL())
 	must(err)
-	b.User = url.UserPassword(service, "pw")
-	return &tenant{name: name, db: db, broker: b.String()}
+	b.User = url.UserPassword(service, plantedPassword)
+	return &tenant{name: name, db: db, broker: b.String(), log: &output{}}
 }
 
 // run runs the service until the test ends.
 func (n *tenant) run(t *testing.T, handlers ...outlast.Handler) *outlast.Service {
 	t.Helper()
-	s, err := outlast.NewService(outlast.ServiceConfig{Name: n.name, Store: postgres.Store(n.db), Broker: rabbitmq.Broker(n.broker), Handlers: handlers})
+	log := slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s, err := outlast.NewService(outlast.ServiceConfig{Name: n.name, Store: postgres.Store(n.db),
+		Broker: rabbitmq.Broker(n.broker, rabbitmq.Logger(log)), Handlers: handlers, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +154,7 @@ func until(t *testing.T, db *sql.DB, query string, want int) {
 
 // TestS28_S29_TheChainRunsWithLeastRights: two services, each with a database role and an
 // account that may do its own work and nothing else; and what is not its work is refused.
-func TestS28_S29_TheChainRunsWithLeastRights(t *testing.T) {
+func TestS16_S24_S28_S29_TheChainRunsWithLeastRights(t *testing.T) {
 	t.Parallel()
 	vhost := servers.NewVHost(t)
 	err := rabbitmq.Broker(vhost.URL()).Topology().Apply(t.Context(), outlast.Topology{
@@ -170,7 +180,7 @@ func TestS28_S29_TheChainRunsWithLeastRights(t *testing.T) {
 	billing.run(t, outlast.Handle(orderPlaced, handle))
 	s := orders.run(t)
 	for _, id := range []string{"a", "b", "poison", "c"} {
-		orders.publish(t, s, orderPlaced.Message(placed{OrderID: id}))
+		orders.publish(t, s, orderPlaced.Message(placed{OrderID: id, Card: plantedBody}))
 	}
 	until(t, billing.db, "SELECT count(*) FROM done", 3)
 	until(t, billing.db, "SELECT count(*) FROM outlast_dead", 1)
@@ -185,7 +195,7 @@ func TestS28_S29_TheChainRunsWithLeastRights(t *testing.T) {
 	}
 	for deadline := time.Now().Add(time.Minute); queue() < 3 && time.Now().Before(deadline); {
 	}
-	orders.publish(t, s, invoiceSent.Message(placed{OrderID: "forged"}))
+	orders.publish(t, s, invoiceSent.Message(placed{OrderID: "forged", Card: plantedBody}))
 	orders.publish(t, s, orderPlaced.Message(placed{OrderID: "d"}))
 	until(t, billing.db, "SELECT count(*) FROM done", 4)
 	until(t, orders.db, "SELECT count(*) FROM outlast_held WHERE type = 'invoice.sent.v1' AND error LIKE '%ACCESS_REFUSED%'", 1)
@@ -193,5 +203,55 @@ func TestS28_S29_TheChainRunsWithLeastRights(t *testing.T) {
 	}
 	if n := queue(); n != 4 {
 		t.Errorf("%d invoices, want billing's 4 and not the forged one", n)
+	}
+	for _, n := range []*tenant{orders, billing} {
+		n.mustNotReachOthers(t)
+		if log := n.log.String(); log == "" || strings.Contains(log, plantedBody) || strings.Contains(log, plantedPassword) {
+			t.Errorf("%s logged: %s", n.name, log)
+		}
+	}
+}
+
+// mustNotReachOthers: neither by the default exchange, as an address for replies would
+// (S16), nor by reading, binding or removing what is not its own.
+func (n *tenant) mustNotReachOthers(t *testing.T) {
+	t.Helper()
+	for what, do := range map[string]func(ch *amqp.Channel) error{
+		"publish by the default exchange": func(ch *amqp.Channel) error {
+			if err := ch.Confirm(false); err != nil {
+				return err
+			}
+			c, err := ch.PublishWithDeferredConfirm("", "invoices.0", false, false, amqp.Publishing{Body: []byte("x")})
+			if err == nil && !c.Wait() {
+				err = amqp.ErrClosed
+			}
+			return err
+		},
+		"get": func(ch *amqp.Channel) error { _, _, err := ch.Get("invoices.0", true); return err },
+		"bind to a type of others": func(ch *amqp.Channel) error {
+			return ch.QueueBind(n.name+".0", "card.charged.v1.*", outlast.EventExchange, false, nil)
+		},
+		"bind to everything": func(ch *amqp.Channel) error {
+			return ch.QueueBind(n.name+".0", "#", outlast.EventExchange, false, nil)
+		},
+		"remove an exchange": func(ch *amqp.Channel) error { return ch.ExchangeDelete(outlast.EventExchange, false, false) },
+		"remove a queue":     func(ch *amqp.Channel) error { _, err := ch.QueueDelete("invoices.0", false, false, false); return err },
+		"declare a queue": func(ch *amqp.Channel) error {
+			_, err := ch.QueueDeclare("mine", true, false, false, false, nil)
+			return err
+		},
+	} {
+		conn, err := amqp.Dial(n.broker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch, err := conn.Channel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := do(ch); err == nil {
+			t.Errorf("%s may %s", n.name, what)
+		}
+		_ = conn.Close()
 	}
 }
