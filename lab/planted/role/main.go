@@ -87,10 +87,14 @@ func writeOne(ctx context.Context, db *sql.DB, outbox *outlast.Outbox, ledger *h
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if err := outbox.Publish(inner, tx, placed.Message(order{outlast.NewID()})); err != nil {
+	m := placed.Message(order{outlast.NewID()})
+	if rand.IntN(2) == 0 {
+		m.Envelope.Key = fmt.Sprint("hot-", rand.IntN(4)) // few slots, in which late commits meet others
+	}
+	if err := outbox.Publish(inner, tx, m); err != nil {
 		return err
 	}
-	if rand.IntN(10) == 0 {
+	if rand.IntN(5) == 0 {
 		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
 	}
 	return tx.Commit()
