@@ -42,6 +42,14 @@ func (r *Report) Problems() []string {
 		problems = append(problems, a.Broken()...)
 		committed += a.Committed
 	}
+	if r.History != nil {
+		for _, v := range r.History.Verdicts {
+			// What was lost by our hand is known to the ledgers alone.
+			if v.State == check.Violated && v.ID != "I1" {
+				problems = append(problems, fmt.Sprintf("%s %s: %d times", v.ID, v.Name, v.Violations))
+			}
+		}
+	}
 	for _, death := range r.Deaths {
 		first, _, _ := strings.Cut(death, "\n")
 		problems = append(problems, first)

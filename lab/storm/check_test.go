@@ -1,0 +1,63 @@
+package storm
+
+import (
+	"database/sql"
+	"reflect"
+	"testing"
+
+	"github.com/outlastmq/outlast/lab/servers"
+	"github.com/outlastmq/outlast/lab/storm/role"
+	"github.com/outlastmq/outlast/postgres"
+)
+
+// planted is what a broken system would have left in its ledgers: for the group audit, one of
+// each kind.
+const planted = `
+	INSERT INTO ledger_sent (id, type, key, n, poison) VALUES
+		('good', 'order.placed.v1', 'k', 1, false), ('lost', 'order.placed.v1', 'k', 2, false), ('twice', 'order.placed.v1', 'k', 3, false),
+		('early', 'order.placed.v1', 'j', 2, false), ('late', 'order.placed.v1', 'j', 1, false), ('other', 'order.changed.v1', 'i', 1, false),
+		('across', 'order.placed.v1', 'i', 2, false), ('spared', 'order.placed.v1', 'h', 1, true), ('dead', 'order.placed.v1', 'h', 2, true),
+		('innocent', 'order.placed.v1', 'h', 3, false), ('gone', 'order.changed.v1', 'h', 4, false), ('unheard', 'order.noted.v1', '', 0, false);
+	INSERT INTO ledger_effect (grp, source, id, type, key, n, attempt, process, pid)
+		SELECT 'audit', 'orders', e.id, 'order.' || e.t || '.v1', e.key, e.n, 1, 'audit-1', 1 FROM (VALUES ('good', 'placed', 'k', 1), ('twice', 'placed', 'k', 3), ('twice', 'placed', 'k', 3),
+			('early', 'placed', 'j', 2), ('late', 'placed', 'j', 1), ('across', 'placed', 'i', 2), ('other', 'changed', 'i', 1), ('spared', 'placed', 'h', 1), ('ghost', 'placed', 'g', 1)) e (id, t, key, n);
+	INSERT INTO outlast_dead (grp, source, id, type, envelope, body, reason) SELECT 'audit', 'orders', d, 'order.placed.v1', '{}', '', 'verdict' FROM unnest(ARRAY['dead', 'innocent']) d;`
+
+func TestLedgersFindWhatIsBroken(t *testing.T) {
+	t.Parallel()
+	server, err := servers.Postgres(t.Context(), servers.PostgresConfig{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	db, err := postgres.Open(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := role.Prepare(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), planted); err != nil {
+		t.Fatal(err)
+	}
+	// The last but one, and what came before of its type, was written while a binding was gone.
+	s := &stage{databases: map[string]*sql.DB{"orders": db, "audit": db}, gaps: []gap{{Group: "audit", Types: []string{"order.changed.v1"}, To: 11, What: "a test"}}}
+	got, err := s.account(t.Context(), "audit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Account{Group: "audit", Committed: 11, Effects: 9, Dead: 2, Lost: 1, Explained: 1, Ghosts: 1, Doubled: 1, Inverted: 1, Across: 1, Innocent: 1, Spared: 1}
+	stories := got.Stories
+	got.Stories = nil
+	if !reflect.DeepEqual(got, want) || len(stories) != 6 {
+		t.Errorf("found %+v\nwant  %+v\nstories %q, want 6", got, want, stories)
+	}
+	if broken := got.Broken(); len(broken) != 6 {
+		t.Errorf("broken: %q, want 6 kinds", broken)
+	}
+}
