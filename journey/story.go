@@ -166,8 +166,9 @@ func fold(id string, facts []outlast.Fact) *Story {
 // distinct sorts the facts by time and drops repetitions.
 func distinct(facts []outlast.Fact) []outlast.Fact {
 	list := slices.Clone(facts)
+	now := map[bool]int{true: 1}
 	compare := func(a, b outlast.Fact) int {
-		return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank(&a), rank(&b)), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Group, b.Group), cmp.Compare(a.Source, b.Source),
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank(&a), rank(&b)), cmp.Compare(now[a.Now], now[b.Now]), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Group, b.Group), cmp.Compare(a.Source, b.Source),
 			cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Replays, b.Replays), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Detail, b.Detail),
 			a.Until.Compare(b.Until), cmp.Compare(known(b.Envelope), known(a.Envelope)))
 	}

@@ -20,6 +20,7 @@ var journalTests = []storeTest{
 	{name: "Failures_are_grouped_by_fingerprint", run: (*storeFixture).failures},
 	{name: "Hear_keeps_the_first_time", run: (*storeFixture).hearing},
 	{name: "Keep_drops_nothing_young", run: (*storeFixture).keepYoung},
+	{name: "Held_rows_of_each_reason_are_read_by_one_query", run: (*storeFixture).oneReaper},
 }
 
 // facts returns what is known of a query, as "kind" or "kind/group", sorted.
@@ -335,4 +336,40 @@ func (f *storeFixture) keepYoung() {
 		want(f, "dropped", kept.Dropped, 0)
 	}
 	f.wantFacts(of(m), "committed", "sent")
+}
+
+// oneReaper: of the queries by which a relay moves held rows on, a row of each reason is
+// selected by exactly one; rows that only their key or a person moves, by none but the
+// query of their key. So nothing lies where nobody looks.
+func (f *storeFixture) oneReaper() {
+	leases := f.lease("a")
+	for reason, want := range map[outlast.HeldReason]string{
+		outlast.HeldDue: "due", outlast.HeldBackoff: "due", outlast.HeldUnroutable: "route", outlast.HeldRoute: "route",
+		outlast.HeldBehind: "key", outlast.HeldRefused: "key",
+	} {
+		m := message("key of " + string(reason))
+		m.Type = "of." + string(reason) + ".v1"
+		f.publish(m)
+		row := f.pending(leases)[0]
+		f.hold(leases, reason, 0, row)
+		has := func(rows []*outlast.Row) bool {
+			return slices.ContainsFunc(rows, func(r *outlast.Row) bool { return r.ID == m.ID })
+		}
+		route := m.Route()
+		var by []string
+		if has(f.pending(leases)) {
+			by = append(by, "pick")
+		}
+		if has(f.held(outlast.HeldQuery{Leases: leases, Due: true}).Rows) {
+			by = append(by, "due")
+		}
+		if has(f.held(outlast.HeldQuery{Leases: leases, Route: &route}).Rows) {
+			by = append(by, "route")
+		}
+		key := outlast.SlotKey{Slot: row.Slot, Key: m.Envelope.Key}
+		if len(by) == 0 && has(f.held(outlast.HeldQuery{Leases: leases, Key: &key}).Rows) {
+			by = append(by, "key")
+		}
+		wantList(f, "queries for a row that is held: "+string(reason), by, []string{want})
+	}
 }
