@@ -82,12 +82,12 @@ func (a *Asker) Message(ctx context.Context, id string) (*Found, *Story, error) 
 
 func (a *Asker) find(ctx context.Context, text string, q outlast.FactQuery) (*Found, error) {
 	r := a.round()
-	r.ask(ctx, q)
+	r.begin(ctx, q)
 	r.follow(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	found := &Found{Asked: text, At: time.Now().UTC(), Places: r.states, Stories: a.judged(ctx, r)}
+	found := &Found{Asked: text, At: time.Now().UTC(), Places: r.states, Stories: a.judged(r)}
 	found.More = r.more
 	if limit := a.limit(); len(found.Stories) > limit {
 		found.Stories, found.More = found.Stories[:limit], true
@@ -109,6 +109,8 @@ type round struct {
 	states []PlaceState
 	asked  map[string]bool // ids
 	more   bool
+
+	hearers []outlast.Hearer
 }
 
 func (a *Asker) round() *round {
@@ -150,6 +152,27 @@ func (r *round) each(ctx context.Context, f func(ctx context.Context, i int, sto
 	}
 }
 
+// begin asks the first question, and at the same time who hears what.
+func (r *round) begin(ctx context.Context, q outlast.FactQuery) {
+	aside := &round{a: r.a, states: slices.Clone(r.states)}
+	lists := make([][]outlast.Hearer, len(r.a.Places))
+	var both sync.WaitGroup
+	both.Go(func() {
+		aside.each(ctx, func(ctx context.Context, i int, store outlast.Store) (err error) {
+			lists[i], err = store.Journal().Hearers(ctx)
+			return err
+		})
+	})
+	r.ask(ctx, q)
+	both.Wait()
+	for i := range r.states {
+		if r.states[i].Unknown == "" {
+			r.states[i].Unknown = aside.states[i].Unknown
+		}
+		r.hearers = append(r.hearers, lists[i]...)
+	}
+}
+
 func (r *round) ask(ctx context.Context, q outlast.FactQuery) {
 	q.Limit = 10 * r.a.limit()
 	pages := make([]outlast.FactPage, len(r.a.Places))
@@ -186,16 +209,8 @@ func (r *round) follow(ctx context.Context) {
 }
 
 // judged folds the facts and passes judgement.
-func (a *Asker) judged(ctx context.Context, r *round) []*Story {
-	b := Bench{Now: time.Now(), Grace: a.Grace, Sources: map[string]bool{}}
-	var mu sync.Mutex
-	r.each(ctx, func(ctx context.Context, _ int, store outlast.Store) error {
-		list, err := store.Journal().Hearers(ctx)
-		mu.Lock()
-		defer mu.Unlock()
-		b.Hearers = append(b.Hearers, list...)
-		return err
-	})
+func (a *Asker) judged(r *round) []*Story {
+	b := Bench{Now: time.Now(), Grace: a.Grace, Hearers: r.hearers, Sources: map[string]bool{}}
 	b.Complete = true
 	var gaps []string
 	for _, p := range r.states {

@@ -30,7 +30,7 @@ type Node struct {
 // it first, time second: clocks of several databases do not agree.
 func (a *Asker) Flow(ctx context.Context, id string) (*Flow, error) {
 	r := a.round()
-	r.ask(ctx, outlast.FactQuery{IDs: []string{id}, Flows: []string{id}})
+	r.begin(ctx, outlast.FactQuery{IDs: []string{id}, Flows: []string{id}})
 	flow := flowOf(r.facts, id)
 	if flow != id {
 		r.ask(ctx, outlast.FactQuery{Flows: []string{flow}})
@@ -40,7 +40,7 @@ func (a *Asker) Flow(ctx context.Context, id string) (*Flow, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	stories := a.judged(ctx, r)
+	stories := a.judged(r)
 	f := &Flow{ID: flow, At: time.Now().UTC(), Places: r.states, More: r.more}
 	if limit := a.limit(); len(stories) > limit {
 		stories, f.More = stories[:limit], true

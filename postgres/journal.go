@@ -103,24 +103,29 @@ func (s journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 		likes = append(likes, "%:"+strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(string(text))+"%")
 	}
 	texts := append(append([]string{}, q.IDs...), q.Flows...)
-	err = s.ask(ctx, "find messages", func(tx pgx.Tx) error {
-		missing, err := s.tracked(ctx, tx)
+	err = s.conn(ctx, "find messages", false, func(c *pgx.Conn) error {
+		missing, err := s.tracked(ctx, c)
 		if err != nil {
 			return err
 		}
-		r := factReader{ctx: ctx, s: s.store, tx: tx, page: &page, limit: limit}
-		r.err = tx.QueryRow(ctx, s.sql.Get("source_or_none")).Scan(&r.source) // empty before the first relay
-		page.Service, page.Tracked = r.source, missing == nil
-		r.read("facts_outbox", r.scanRow(outlast.FactCommitted), ids, flows, keys, limit+1, likes)
-		r.read("facts_held", r.scanRow(outlast.FactHeld), ids, flows, keys, limit+1, likes)
-		r.read("facts_retry", r.scanReceived(outlast.FactWaiting), texts, flows, keys, limit+1)
-		r.read("facts_dead", r.scanReceived(outlast.FactDead), texts, flows, keys, limit+1)
-		r.read("facts_inbox", r.scanInbox, texts, limit+1)
-		if missing == nil {
-			r.read("facts_sent", r.scanSent, ids, flows, keys, limit+1)
-			r.read("facts_kept", r.scanKept, texts, limit+1)
+		r := factReader{page: &page, limit: limit, batch: &pgx.Batch{}}
+		page.Tracked = missing == nil
+		r.batch.Queue(s.sql.Get("facts_begin")).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &r.source) })
+		read := func(name string, scan func(rows pgx.Rows) error, args ...any) {
+			r.batch.Queue(s.sql.Get(name), args...).Query(func(rows pgx.Rows) error { return r.read(name, rows, scan) })
 		}
-		return r.err
+		read("facts_outbox", r.scanRow(outlast.FactCommitted), ids, flows, keys, limit+1, likes)
+		read("facts_held", r.scanRow(outlast.FactHeld), ids, flows, keys, limit+1, likes)
+		read("facts_retry", r.scanReceived(outlast.FactWaiting), texts, flows, keys, limit+1)
+		read("facts_dead", r.scanReceived(outlast.FactDead), texts, flows, keys, limit+1)
+		read("facts_inbox", r.scanInbox, texts, limit+1)
+		if page.Tracked {
+			read("facts_sent", r.scanSent, ids, flows, keys, limit+1)
+			read("facts_kept", r.scanKept, texts, limit+1)
+		}
+		err = c.SendBatch(ctx, r.batch).Close() // one way to the server and back
+		page.Service = r.source
+		return err
 	})
 	return page, err
 }
@@ -132,26 +137,15 @@ func notNil(list []string) []string {
 	return list
 }
 
-// factReader reads the places one after another and stops at the first error.
+// factReader reads the places one after another, in one transaction.
 type factReader struct {
-	ctx    context.Context
-	s      *store
-	tx     pgx.Tx
+	batch  *pgx.Batch
 	page   *outlast.FactPage
 	limit  int
-	source string
-	err    error
+	source string // empty before the first relay
 }
 
-func (r *factReader) read(name string, scan func(rows pgx.Rows) error, args ...any) {
-	if r.err != nil {
-		return
-	}
-	rows, err := r.tx.Query(r.ctx, r.s.sql.Get(name), args...)
-	if err != nil {
-		r.err = err
-		return
-	}
+func (r *factReader) read(name string, rows pgx.Rows, scan func(rows pgx.Rows) error) error {
 	defer rows.Close()
 	for n := 0; rows.Next(); n++ {
 		if n >= r.limit {
@@ -159,14 +153,10 @@ func (r *factReader) read(name string, scan func(rows pgx.Rows) error, args ...a
 			break
 		}
 		if err := scan(rows); err != nil {
-			r.err = fmt.Errorf("%s: %w", name, err)
-			return
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	rows.Close()
-	if err := rows.Err(); err != nil {
-		r.err = fmt.Errorf("%s: %w", name, err)
-	}
+	return nil // rows.Err comes from the batch
 }
 
 func (r *factReader) add(f outlast.Fact) { r.page.Facts = append(r.page.Facts, f) }

@@ -127,7 +127,16 @@ func (s journal) free(ctx context.Context, c *pgx.Conn, p part, r outlast.Retent
 		SELECT FROM (SELECT DISTINCT date_trunc('minute', enqueued_at, 'UTC') AS minute FROM %s) x
 		WHERE NOT EXISTS (SELECT FROM %sminute m WHERE m.minute = x.minute AND m.state IN ('balanced', 'signed')))) %s`,
 		t, s.conf.names()["t"], deadline), r.Books).Scan(&free)
-	return free, err
+	if err != nil || free || !r.Books {
+		return free, err
+	}
+	// A writer that set the time of its enqueue back, or a clock that was, leaves
+	// minutes behind those that the books have passed: they are opened for them.
+	_, err = c.Exec(ctx, fmt.Sprintf(`INSERT INTO %[2]sminute (minute, state, sent)
+		SELECT DISTINCT date_trunc('minute', enqueued_at, 'UTC'), 'open', 0 FROM %[1]s
+		WHERE date_trunc('minute', enqueued_at, 'UTC') < (SELECT max(minute) FROM %[2]sminute) ON CONFLICT DO NOTHING`,
+		t, s.conf.names()["t"]))
+	return false, err
 }
 
 // keepDefaults deletes old rows where no partition fitted, and old facts, a few at a time.

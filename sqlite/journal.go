@@ -380,6 +380,11 @@ func (j journal) keep(ctx context.Context, w *writeTx, r outlast.Retention, age 
 		}
 	}
 	kept.Dropped = len(old)
+	if books == 1 {
+		if err := w.exec(ctx, j.s.sql.Get("keep_open"), age.Microseconds()); err != nil {
+			return err
+		}
+	}
 	if err := w.tx.QueryRowContext(ctx, j.s.sql.Get("keep_due"), age.Microseconds()).Scan(&kept.Due); err != nil {
 		return err
 	}

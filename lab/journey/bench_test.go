@@ -24,6 +24,7 @@ func BenchmarkRelay(b *testing.B) {
 			s := open(b, "orders")
 			s.exec(b, `INSERT INTO outlast_outbox (type, ordering_key, body)
 				SELECT 'order.placed.v1', 'k' || g % 1000, repeat('x', 256) FROM generate_series(1, $1) g`, b.N)
+			was := usage(b)
 			b.ResetTimer()
 			stop := relay(b, s, broker, c.track)
 			for s.number(b, "SELECT count(*) FROM (SELECT FROM outlast_outbox LIMIT 1) x") > 0 {
@@ -32,6 +33,7 @@ func BenchmarkRelay(b *testing.B) {
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 			stop()
+			usage(b).since(was).report(b)
 		})
 	}
 }

@@ -74,6 +74,10 @@ func BenchmarkSettle(b *testing.B) {
 				SELECT 'order.placed.v1', 'k' || g % 1000, repeat('x', 256) FROM generate_series(1, $1) g`, b.N)
 			reader := s.store.Relay().Reader()
 			wal := s.number(b, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+			if extra := os.Getenv("OUTLAST_BENCH_SQL"); extra != "" {
+				s.exec(b, extra)
+			}
+			was := usage(b)
 			b.ResetTimer()
 			for left := b.N; left > 0; {
 				rows, err := reader.Pick(ctx, g.Held, 1000, 8<<20)
@@ -84,6 +88,7 @@ func BenchmarkSettle(b *testing.B) {
 				left -= len(rows)
 			}
 			b.StopTimer()
+			usage(b).since(was).report(b)
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 			b.ReportMetric(float64(s.number(b, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")-wal)/float64(b.N), "WAL-bytes/message")
 			for metric, parent := range map[string]string{"head-bytes/message": "outlast_sent", "body-bytes/message": "outlast_sent_body"} {

@@ -87,6 +87,27 @@ func TestEvidenceIsKeptUntilTheBooksAreClosed(t *testing.T) {
 	}
 }
 
+// TestMinutesBehindTheBooksAreOpened: a message whose enqueue lies in a minute that the
+// books have passed does not keep its part of the sent log for ever.
+func TestMinutesBehindTheBooksAreOpened(t *testing.T) {
+	t.Parallel()
+	s := open(t, "orders")
+	minute := s.past(t, 30*24*time.Hour, 1)
+	must(t, s.store.Books().Write(t.Context(), outlast.BookMinute{Minute: minute.Add(time.Hour), State: outlast.MinuteBalanced}, nil))
+	due := func() int {
+		list, err := s.store.Books().Due(t.Context(), time.Now(), 10)
+		must(t, err)
+		return len(list)
+	}
+	if kept := s.keep(t, outlast.Retention{}); kept.Dropped != 0 || due() != 1 {
+		t.Fatalf("kept %+v, and %d minutes are due", kept, due())
+	}
+	must(t, s.store.Books().Write(t.Context(), outlast.BookMinute{Minute: minute, State: outlast.MinuteBalanced}, nil))
+	if kept := s.keep(t, outlast.Retention{}); kept.Dropped != 3 {
+		t.Fatalf("kept %+v", kept)
+	}
+}
+
 // TestBodiesGoBeforeHeaders: after an hour the body of a balanced minute is gone, and the
 // message is still found: named, not resendable.
 func TestBodiesGoBeforeHeaders(t *testing.T) {

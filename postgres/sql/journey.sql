@@ -22,7 +22,7 @@ WITH r AS MATERIALIZED (
     DELETE FROM {{t}}held o USING r
     WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[]) AND o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
     RETURNING {{gone}}, r.fate, r.within
-), a AS MATERIALIZED (
+), a AS NOT MATERIALIZED (
     SELECT * FROM d UNION ALL SELECT * FROM h
 ), k AS (
     INSERT INTO {{t}}sent_key (sent_at, id, value)
@@ -145,8 +145,9 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oi
 WHERE i.inhparent IN ('{{t}}sent'::regclass, '{{t}}sent_key'::regclass, '{{t}}sent_body'::regclass) AND c.relname ~ '_p[0-9]{10}$'
 ORDER BY 3, 1
 
--- name: source_or_none
-SELECT coalesce((SELECT value FROM {{t}}meta WHERE key = 'source'), '')
+-- name: facts_begin
+-- A person's question must not hold back the work: see op_timeout.
+SELECT set_config('statement_timeout', '30s', true), coalesce((SELECT value FROM {{t}}meta WHERE key = 'source'), '')
 
 -- name: keep_default
 DELETE FROM {{t}}sent_default WHERE ctid = ANY(ARRAY(

@@ -194,3 +194,11 @@ FROM {{p}}sent s JOIN {{p}}sent_body b ON b.seq = s.seq WHERE s.seq = ?;
 
 -- name: keep_books
 SELECT EXISTS (SELECT 1 FROM {{p}}minute);
+
+-- name: keep_open
+-- A writer that set the time of its enqueue back, or a clock that was, leaves minutes
+-- behind those that the books have passed: they are opened for them.
+INSERT INTO {{p}}minute (minute, state, sent)
+SELECT DISTINCT enqueued_at - enqueued_at % 60000000, 'open', 0 FROM {{p}}sent
+WHERE sent_at < {{now}} - ? AND enqueued_at - enqueued_at % 60000000 < (SELECT max(minute) FROM {{p}}minute)
+ON CONFLICT DO NOTHING;
