@@ -17,8 +17,8 @@ type OperatorStore interface {
 	Dead() DeadOperator
 	// SetPaused pauses or resumes a group's consumers.
 	SetPaused(ctx context.Context, group string, paused bool, by Action) error
-	// Actions returns the newest recorded operator actions.
-	Actions(ctx context.Context, limit int) ([]ActionRecord, error)
+	// Actions returns recorded operator actions, the newest first.
+	Actions(ctx context.Context, q ActionQuery) ([]ActionRecord, error)
 }
 
 // CountLimit bounds exact counting; a backlog above it is "more than".
@@ -30,8 +30,24 @@ type Action struct {
 	Reason string
 }
 
-// ActionRecord is one recorded action.
+// ActionQuery selects recorded actions. Before continues a listing: only actions with a
+// smaller Seq. Limit: default 100, range 1 to 10,000.
+type ActionQuery struct {
+	Before int64
+	Limit  int
+}
+
+// Limited returns the limit with its default.
+func (q ActionQuery) Limited() int {
+	if q.Limit < 1 {
+		return 100
+	}
+	return min(q.Limit, 10_000)
+}
+
+// ActionRecord is one recorded action. Seq orders the actions of a database.
 type ActionRecord struct {
+	Seq    int64     `json:"seq"`
 	At     time.Time `json:"at"`
 	Who    string    `json:"who"`
 	What   string    `json:"what"`   // "dead replay"

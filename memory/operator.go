@@ -87,7 +87,7 @@ func target(f outlast.Filter) string {
 // record is called with mu held.
 func (s *Store) record(by outlast.Action, what, target string, n int) {
 	s.actions = append(s.actions, outlast.ActionRecord{
-		At: time.Now(), Who: by.Who, What: what, Target: target, Count: n, Reason: by.Reason})
+		Seq: int64(len(s.actions)) + 1, At: time.Now(), Who: by.Who, What: what, Target: target, Count: n, Reason: by.Reason})
 }
 
 // setBody shows the body as what it is.
@@ -116,7 +116,7 @@ func (x operator) SetPaused(ctx context.Context, group string, paused bool, by o
 	return nil
 }
 
-func (x operator) Actions(ctx context.Context, limit int) ([]outlast.ActionRecord, error) {
+func (x operator) Actions(ctx context.Context, q outlast.ActionQuery) ([]outlast.ActionRecord, error) {
 	if err := x.s.enter(ctx, "read actions", RoleOperator); err != nil {
 		return nil, err
 	}
@@ -124,7 +124,10 @@ func (x operator) Actions(ctx context.Context, limit int) ([]outlast.ActionRecor
 	defer x.s.mu.Unlock()
 	newest := slices.Clone(x.s.actions)
 	slices.Reverse(newest)
-	return newest[:min(max(limit, 0), len(newest))], nil
+	if q.Before > 0 {
+		newest = slices.DeleteFunc(newest, func(a outlast.ActionRecord) bool { return a.Seq >= q.Before })
+	}
+	return newest[:min(q.Limited(), len(newest))], nil
 }
 
 func (x operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {

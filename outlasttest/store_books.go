@@ -200,7 +200,7 @@ func (f *storeFixture) resend() {
 	if facts := f.facts(of(m)); !slices.Contains(facts, string(outlast.FactResent)) {
 		f.Fatalf("facts: %v", facts)
 	}
-	actions, err := f.s.Operator().Actions(f.ctx, 1)
+	actions, err := f.s.Operator().Actions(f.ctx, outlast.ActionQuery{Limit: 1})
 	f.must(err)
 	want(f, "action", actions[0].What, "books resend")
 }

@@ -317,7 +317,7 @@ func (f *storeFixture) recordActions() {
 	_, err = op.Retries().Now(f.ctx, outlast.Filter{IDs: []string{dead.ID}}, by)
 	f.must(err)
 	f.must(op.SetPaused(f.ctx, group, true, outlast.Action{Who: "bob"}))
-	all, err := op.Actions(f.ctx, 100)
+	all, err := op.Actions(f.ctx, outlast.ActionQuery{})
 	f.must(err)
 	i := slices.IndexFunc(all, func(a outlast.ActionRecord) bool { return a.What == "dead replay" })
 	if i < 0 {
@@ -331,8 +331,12 @@ func (f *storeFixture) recordActions() {
 	if replay.Target == "" {
 		f.Fatalf("the record does not say what was replayed")
 	}
-	newest, err := op.Actions(f.ctx, 1)
+	newest, err := op.Actions(f.ctx, outlast.ActionQuery{Limit: 1})
 	f.must(err)
 	want(f, "actions", len(newest), 1)
 	want(f, "who was last", newest[0].Who, "bob")
+	rest, err := op.Actions(f.ctx, outlast.ActionQuery{Before: newest[0].Seq})
+	f.must(err)
+	want(f, "the others", len(rest), len(all)-1)
+	want(f, "the next one", rest[0], all[1])
 }

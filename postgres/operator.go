@@ -58,11 +58,11 @@ func (s operator) SetPaused(ctx context.Context, group string, paused bool, by o
 	return err
 }
 
-func (s operator) Actions(ctx context.Context, limit int) (list []outlast.ActionRecord, err error) {
+func (s operator) Actions(ctx context.Context, q outlast.ActionQuery) (list []outlast.ActionRecord, err error) {
 	err = s.ask(ctx, "read actions", func(tx pgx.Tx) error {
 		list, err = collect(func(row pgx.CollectableRow, a *outlast.ActionRecord) error {
-			return row.Scan(&a.At, &a.Who, &a.What, &a.Target, &a.Count, &a.Reason)
-		})(tx.Query(ctx, s.sql.Get("op_actions"), max(limit, 1)))
+			return row.Scan(&a.Seq, &a.At, &a.Who, &a.What, &a.Target, &a.Count, &a.Reason)
+		})(tx.Query(ctx, s.sql.Get("op_actions"), q.Limited(), q.Before))
 		return err
 	})
 	return list, err

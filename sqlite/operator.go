@@ -154,15 +154,15 @@ func (s *store) act(ctx context.Context, what, target string, by outlast.Action,
 	return n, w.commit(ctx)
 }
 
-func (x operator) Actions(ctx context.Context, limit int) ([]outlast.ActionRecord, error) {
+func (x operator) Actions(ctx context.Context, q outlast.ActionQuery) ([]outlast.ActionRecord, error) {
 	if x.s.err != nil {
 		return nil, x.s.err
 	}
 	var list []outlast.ActionRecord
-	err := each(ctx, x.s.db, x.s.sql.Get("actions"), []any{max(0, limit)}, func(scan scanner) error {
+	err := each(ctx, x.s.db, x.s.sql.Get("actions"), []any{q.Before, q.Limited()}, func(scan scanner) error {
 		var a outlast.ActionRecord
 		var at int64
-		err := scan(&at, &a.Who, &a.What, &a.Target, &a.Count, &a.Reason)
+		err := scan(&a.Seq, &at, &a.Who, &a.What, &a.Target, &a.Count, &a.Reason)
 		a.At = time.UnixMicro(at)
 		list = append(list, a)
 		return err

@@ -70,7 +70,7 @@ func (p *program) actionsCommand() *cobra.Command {
 			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
 				ctx, cancel := p.brief(ctx)
 				defer cancel()
-				actions, err := db.Operator().Actions(ctx, limit)
+				actions, err := db.Operator().Actions(ctx, outlast.ActionQuery{Limit: limit})
 				if err != nil {
 					return err
 				}

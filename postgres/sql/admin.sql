@@ -38,7 +38,8 @@ INSERT INTO {{t}}action (who, what, target, count, reason)
 VALUES ($1::text, $2::text, $3::text, $4::int, nullif($5::text, ''))
 
 -- name: op_actions
-SELECT at, who, what, target, count, coalesce(reason, '') FROM {{t}}action ORDER BY seq DESC LIMIT $1::int
+SELECT seq, at, who, what, target, count, coalesce(reason, '') FROM {{t}}action
+WHERE $2::bigint = 0 OR seq < $2::bigint ORDER BY seq DESC LIMIT $1::int
 
 -- name: op_pause
 INSERT INTO {{t}}group (grp, paused, who, reason) VALUES ($1::text, $2::boolean, $3::text, nullif($4::text, ''))

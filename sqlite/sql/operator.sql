@@ -62,7 +62,8 @@ ON CONFLICT (grp) DO UPDATE SET paused = excluded.paused, since = {{now}}, who =
 INSERT INTO {{p}}action (who, what, target, count, reason) VALUES (?, ?, ?, ?, ?);
 
 -- name: actions
-SELECT at, who, what, target, count, coalesce(reason, '') FROM {{p}}action ORDER BY seq DESC LIMIT ?;
+SELECT seq, at, who, what, target, count, coalesce(reason, '') FROM {{p}}action
+WHERE ?1 = 0 OR seq < ?1 ORDER BY seq DESC LIMIT ?2;
 
 -- name: list_pending
 SELECT {{read_head}}, '', '', 0, NULL FROM {{p}}outbox WHERE
