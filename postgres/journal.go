@@ -118,6 +118,7 @@ func (s journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 		read("facts_held", r.scanRow(outlast.FactHeld), ids, flows, keys, limit+1, likes)
 		read("facts_retry", r.scanReceived(outlast.FactWaiting), texts, flows, keys, limit+1)
 		read("facts_dead", r.scanReceived(outlast.FactDead), texts, flows, keys, limit+1)
+		r.batch.Queue(s.sql.Get("facts_indexed"))
 		read("facts_inbox", r.scanInbox, texts, limit+1)
 		if page.Tracked {
 			read("facts_sent", r.scanSent, ids, flows, keys, limit+1)

@@ -268,3 +268,8 @@ SELECT id::text, what FROM f
 
 -- name: keep_books
 SELECT EXISTS (SELECT FROM {{t}}minute)
+
+-- name: facts_indexed
+-- What follows has an index for every condition. Without statistics the planner takes
+-- many rows to match, and with a LIMIT it would rather read the whole sent log.
+SELECT set_config('enable_seqscan', 'off', true)
