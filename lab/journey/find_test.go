@@ -47,6 +47,7 @@ func TestFindIsQuick(t *testing.T) {
 	orders.fill(t, n)
 	a := &journey.Asker{Places: []journey.Place{{Name: "orders", Store: orders.store}}, Patience: time.Minute}
 	var took []time.Duration
+	was := usage(t)
 	for i := range int64(51) {
 		key := "order-" + strconv.FormatInt(1+i*(n-1)/50, 10)
 		begin := time.Now()
@@ -57,8 +58,10 @@ func TestFindIsQuick(t *testing.T) {
 			t.Fatalf("%s: found %+v", key, found)
 		}
 	}
+	spent := usage(t).since(was)
 	slices.Sort(took)
-	t.Logf("%d messages: find by key takes %v at the median, %v at the worst of %d", n, took[len(took)/2], took[len(took)-1], len(took))
+	t.Logf("%d messages: find by key takes %v at the median, %v at the worst of %d; processor time %v here and %v in PostgreSQL",
+		n, took[len(took)/2], took[len(took)-1], len(took), spent.own/time.Duration(len(took)), spent.postgres/time.Duration(len(took)))
 }
 
 // BenchmarkSettle settles batches of 1,000 keyed messages, with and without the sent log.
