@@ -57,9 +57,12 @@ func unknownOutcome(err error) bool {
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		// 08007 says so itself. A backend that is told to end (57P01) while a commit
-		// waits for its replica, and a crash (57P02), have nothing to say about it.
-		return pg.Code == "08007" || pg.Code == "57P01" || pg.Code == "57P02" || pg.Code == "40003"
+		// 08007 and 40003 say so themselves. A session that ends has nothing to say about
+		// its COMMIT: a backend told to end while the commit waits for its replica (57P01),
+		// a crash (57P02), a pooler that has lost the server ("server conn crashed?", 08P01).
+		// Only one that was ended for being idle had not begun to commit.
+		ended := pg.Severity == "FATAL" || pg.Severity == "PANIC" || pg.Code == "57P01" || pg.Code == "57P02"
+		return ended && pg.Code != "25P03" || strings.HasPrefix(pg.Code, "08") || pg.Code == "40003"
 	}
 	return !errors.Is(err, sql.ErrTxDone)
 }
