@@ -17,9 +17,9 @@ type placed struct {
 
 var orderPlaced = outlast.Event[placed]("order.placed", 1)
 
-// TestDeletedQueueIsNamed deletes a queue with messages in it. The books name exactly
+// TestF46_DeletedQueueIsNamed deletes a queue with messages in it. The books name exactly
 // the ids that were in it; they are sent again, handled, and the books balance.
-func TestDeletedQueueIsNamed(t *testing.T) {
+func TestF46_DeletedQueueIsNamed(t *testing.T) {
 	t.Parallel()
 	broker := servers.NewVHost(t).URL()
 	orders, billing := open(t, "orders"), open(t, "billing")
