@@ -87,8 +87,14 @@ func conflictOf(err error) (d outlast.TopologyDifference, ok bool) {
 		Have:     plainValue(m[5]),
 		Hint:     conflictHint(m[2], m[1]),
 	}
+	if d.Have == delayedExchange {
+		d.Hint = "an exchange of the delayed-message plugin returns what it routes later: use a topic exchange, and give messages a due time instead"
+	}
 	return d, true
 }
+
+// delayedExchange is the exchange type of the delayed-message plugin.
+const delayedExchange = "x-delayed-message"
 
 var quotedValue = regexp.MustCompile(`(?:the )?value '(.*?)'(?: of type '\w+')?`)
 
@@ -116,6 +122,10 @@ func declareError(op string, err error) error {
 	if !ok {
 		return errorOf(op, err)
 	}
+	return conflictError(op, d)
+}
+
+func conflictError(op string, d outlast.TopologyDifference) error {
 	return &outlast.Error{
 		Op: op, Code: outlast.CodeConflict, Hint: d.Hint,
 		Err: fmt.Errorf("%s exists with another %s: want %s, have %s", d.Object, d.Property, d.Want, d.Have),

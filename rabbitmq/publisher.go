@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
-
 	"github.com/outlastmq/outlast"
 )
 
@@ -225,23 +223,28 @@ func (p *publisher) Drop(number int) {
 }
 
 // ensureExchange asserts a durable topic exchange. One of the user's own is only
-// made when it is missing, since it may be of another type.
+// made when it is missing, since it may be of another type; it is refused when that is
+// the delayed-message plugin's, which returns what it routes later.
 func (s *session) ensureExchange(name string) error {
 	op := "declare exchange " + strconv.Quote(name)
 	passive := func() error {
-		return s.aside(op, func(ch *amqp.Channel) error {
-			return ch.ExchangeDeclarePassive(name, "topic", true, false, false, false, nil)
-		})
+		return s.aside(op, exchangeObject(name).passive)
 	}
 	conventional := name == outlast.EventExchange || name == outlast.CommandExchange
 	if !conventional {
-		if err := passive(); err == nil || replyCode(err) != replyNotFound {
+		err := passive()
+		if err == nil {
+			// To declare what is there changes nothing, and only so its type shows.
+			if d, ok := conflictOf(s.aside(op, exchangeObject(name).active)); ok && d.Have == delayedExchange {
+				return conflictError(op, d)
+			}
+			return nil
+		}
+		if replyCode(err) != replyNotFound {
 			return declareError(op, err)
 		}
 	}
-	err := s.aside(op, func(ch *amqp.Channel) error {
-		return ch.ExchangeDeclare(name, "topic", true, false, false, false, nil)
-	})
+	err := s.aside(op, exchangeObject(name).active)
 	if conventional && replyCode(err) == replyAccessRefused && passive() == nil {
 		return nil // it is there
 	}

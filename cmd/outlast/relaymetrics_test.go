@@ -27,7 +27,9 @@ func getMetrics(t *testing.T, url string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-func TestRelayShowsMetricsOnAListenerOfItsOwn(t *testing.T) {
+// TestS37_RelayShowsMetricsOnAListenerOfItsOwn: health and metrics are there only when asked
+// for, each on its own listener, and nothing shows the inside of the process.
+func TestS37_RelayShowsMetricsOnAListenerOfItsOwn(t *testing.T) {
 	s := withBroker(t, withTables(t))
 	s.ok("topology", "apply", "--group", "billing", "--handles", "order.placed.v1")
 	s.ok("publish", "--file", s.file("some", lines(40)))
@@ -58,8 +60,21 @@ func TestRelayShowsMetricsOnAListenerOfItsOwn(t *testing.T) {
 	if code, _ := getMetrics(t, "http://"+health+"/metrics"); code != http.StatusNotFound {
 		t.Errorf("the health endpoints answer /metrics: %d", code)
 	}
+	for _, listener := range []string{metrics, health} {
+		for _, path := range []string{"/debug/pprof/", "/debug/vars", "/debug/pprof/heap"} {
+			if code, _ := getMetrics(t, "http://"+listener+path); code != http.StatusNotFound {
+				t.Errorf("%s answers %s: %d", listener, path, code)
+			}
+		}
+	}
 	if code := relay.stop(); code != exitOK {
 		t.Errorf("exit code %d after SIGTERM:\n%s", code, relay.errs.String())
+	}
+	quiet := s.startRelay("--source", "orders")
+	s.ok("publish", "--file", s.file("more", lines(3)))
+	eventually(t, "it delivers", func() bool { return !strings.Contains(s.ok("outbox", "list"), "order.placed") })
+	if code := quiet.stop(); code != exitOK || strings.Contains(quiet.errs.String(), "127.0.0.1:") && strings.Contains(quiet.errs.String(), "address=") {
+		t.Errorf("exit code %d, and it listens although nothing asked for that:\n%s", code, quiet.errs.String())
 	}
 	s.fails(exitUsage, []string{"--metrics"}, "relay", "--source", "orders", "--metrics", "nowhere:x")
 }

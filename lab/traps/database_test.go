@@ -120,6 +120,50 @@ func TestF14_LeasesAreJudgedByTheDatabasesClock(t *testing.T) {
 	}
 }
 
+// TestF26_NoTransactionIsOpenWhileTheBrokerStalls: a relay that waits for its broker within
+// a transaction keeps locks, and the database from cleaning up, for as long as that takes.
+func TestF26_NoTransactionIsOpenWhileTheBrokerStalls(t *testing.T) {
+	t.Parallel()
+	const n = 200
+	w := rig.Shared(t)
+	w.Bind("reader")
+	far, p := behind(t, w, "heartbeat=60")
+	health := freeAddress(t)
+	far.Relay("--confirm-deadline", "5m", "--lease", "2s", "--listen", health)
+	w.Fill(10, 10)
+	w.Eventually("the relay works", func() bool { return w.Waiting() == 0 })
+	p.Stall()
+	w.Fill(n, n)
+	w.Eventually("the relay has all in hand", func() bool { return buffered(t, health) == n })
+	// Transactions that are open now must end although the broker says nothing. That the
+	// lease is renewed shows that the relay is at work all the while.
+	const open = `SELECT coalesce(string_agg(format('%s/%s', pid, xact_start), ' ' ORDER BY pid), '') FROM pg_stat_activity
+		WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL`
+	const renewed = "SELECT coalesce(max(expires_at), 'epoch')::text FROM outlast_owner"
+	before := strings.Fields(w.Text(open))
+	for range 3 {
+		last := w.Text(renewed)
+		w.Eventually("the lease is renewed", func() bool { return w.Text(renewed) != last })
+	}
+	after := strings.Fields(w.Text(open))
+	for _, transaction := range before {
+		if slices.Contains(after, transaction) {
+			t.Errorf("transaction %s is open while the broker stalls", transaction)
+		}
+	}
+	// A lock that nobody can have while another transaction has touched the table.
+	locker := connect(t, w.Database)
+	for _, sql := range []string{"SET statement_timeout = '60s'", "BEGIN", "LOCK TABLE outlast_outbox, outlast_held IN ACCESS EXCLUSIVE MODE", "COMMIT"} {
+		_, err := locker.Exec(t.Context(), sql)
+		must(t, err)
+	}
+	if waiting := w.Waiting(); waiting != n {
+		t.Errorf("%d rows wait, want %d: the broker did not stall", waiting, n)
+	}
+	must(t, p.Restore())
+	w.Eventually("everything is sent", func() bool { return w.Waiting() == 0 })
+}
+
 // TestStatementsAreFarFewerThanRows: a statement for each row makes the database, and
 // not the broker, the limit.
 func TestStatementsAreFarFewerThanRows(t *testing.T) {

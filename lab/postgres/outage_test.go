@@ -1,0 +1,127 @@
+package postgres_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/servers"
+	"github.com/outlastmq/outlast/memory"
+	"github.com/outlastmq/outlast/postgres"
+)
+
+const patience = 90 * time.Second
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func number(t *testing.T, db *sql.DB, query string, args ...any) (n int) {
+	t.Helper()
+	must(t, db.QueryRowContext(t.Context(), query, args...).Scan(&n))
+	return n
+}
+
+// serve runs a service until the test ends.
+func serve(t *testing.T, conf outlast.ServiceConfig) *outlast.Service {
+	t.Helper()
+	s, err := outlast.NewService(conf)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		must(t, <-ended)
+	})
+	return s
+}
+
+// TestF82_ADatabaseThatTakesNoWrites: while it is read-only, and while it restarts, a
+// producer is told so at once; relay and consumer wait, and then everything takes effect once.
+func TestF82_ADatabaseThatTakesNoWrites(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server, err := servers.Postgres(ctx, servers.PostgresConfig{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, server.Close()) })
+	db := openURL(t, server.URL())
+	store := postgres.Store(db)
+	must(t, store.Migrations().Up(ctx, 0))
+	must(t, exec(ctx, db, "CREATE TABLE effects (id text)"))
+	s := serve(t, outlast.ServiceConfig{Name: "billing", Store: store, Broker: memory.NewBroker(),
+		Handlers: []outlast.Handler{outlast.Handle(orderPlaced, func(ctx context.Context, tx outlast.Tx, m outlast.Received[placed]) error {
+			_, err := tx.ExecContext(ctx, "INSERT INTO effects VALUES ($1)", m.Body.OrderID)
+			return err
+		})}})
+	published := 0
+	publish := func() error {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return nil // no transaction, nothing to publish in
+		}
+		defer func() { _ = tx.Rollback() }() // does nothing after a commit
+		if err := s.Outbox().Publish(ctx, tx, orderPlaced.Message(placed{fmt.Sprint(published)})); err != nil {
+			return err
+		}
+		must(t, tx.Commit())
+		published++
+		return nil
+	}
+	effects := func() bool {
+		return number(t, db, "SELECT count(*) FROM effects") == published && number(t, db, "SELECT count(*) FROM outlast_outbox") == 0
+	}
+	for range 20 {
+		must(t, publish())
+	}
+	eventually(t, "the service works", effects)
+
+	for range 20 {
+		must(t, publish())
+	}
+	for _, sql := range []string{"ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"} {
+		must(t, exec(ctx, db, sql))
+	}
+	refused := 0
+	eventually(t, "publishing is refused", func() bool {
+		err := publish()
+		if err != nil && outlast.CodeOf(err) != outlast.CodeUnavailable {
+			t.Fatalf("publish while read-only: %v, want %q", err, outlast.CodeUnavailable)
+		}
+		if err != nil {
+			refused++
+		}
+		return refused == 50 // connections learn of it one by one
+	})
+	health, err := outlast.NewHealth(s, outlast.HealthConfig{})
+	must(t, err)
+	eventually(t, "the service says so", func() bool { return !health.Ready(ctx).Ready })
+	open, err := db.BeginTx(ctx, nil)
+	must(t, err)
+	must(t, server.Restart(ctx))
+	if err := s.Outbox().Publish(ctx, open, orderPlaced.Message(placed{"never"})); outlast.CodeOf(err) != outlast.CodeUnavailable {
+		t.Errorf("publish on a connection that is gone: %v, want %q", err, outlast.CodeUnavailable)
+	}
+	_ = open.Rollback() // with its connection
+	for _, sql := range []string{"ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()"} {
+		eventually(t, sql, func() bool { return exec(ctx, db, sql) == nil })
+	}
+	for want := published + 20; published < want; {
+		_ = publish() // connections learn of it one by one
+	}
+	eventually(t, "everything took effect", effects)
+	if n := number(t, db, "SELECT count(DISTINCT id) FROM effects"); n != published {
+		t.Errorf("%d different effects of %d messages", n, published)
+	}
+	if dead, err := store.Operator().Dead().List(ctx, outlast.Filter{}); err != nil || len(dead) > 0 {
+		t.Errorf("dead letters of an outage: %+v, %v", dead, err)
+	}
+}
