@@ -45,6 +45,36 @@ func serve(t *testing.T, conf outlast.ServiceConfig) *outlast.Service {
 	return s
 }
 
+// TestF03_AFailedCommitEndsItsConnection: a COMMIT that was cancelled leaves nobody a
+// connection of which it is not known what it is in.
+func TestF03_AFailedCommitEndsItsConnection(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db := openURL(t, servers.Database(t), postgres.MaxConns(1))
+	store := postgres.Store(db)
+	must(t, store.Migrations().Up(ctx, 0))
+	must(t, exec(ctx, db, `CREATE TABLE effects (n int);
+		CREATE FUNCTION cancel() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_cancel_backend(pg_backend_pid()), pg_sleep(600); RETURN NULL; END';
+		CREATE CONSTRAINT TRIGGER cancels AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cancel()`))
+	const pid = "SELECT pg_backend_pid()"
+	before := number(t, db, pid)
+	tx := begin(t, store)
+	_, err := tx.Tx().ExecContext(ctx, "INSERT INTO effects VALUES (1)")
+	must(t, err)
+	if err := tx.Commit(ctx); outlast.CodeOf(err) != outlast.CodeUnavailable {
+		t.Errorf("commit: %v, want %q", err, outlast.CodeUnavailable)
+	}
+	tx.Rollback()
+	if after := number(t, db, pid); after == before {
+		t.Errorf("the pool goes on with the connection whose COMMIT failed, that of backend %d", before)
+	}
+	tx = begin(t, store)
+	must(t, tx.Commit(ctx))
+	if n := number(t, db, "SELECT count(*) FROM effects"); n != 0 {
+		t.Errorf("%d effects of a transaction that was rolled back", n)
+	}
+}
+
 // TestF82_ADatabaseThatTakesNoWrites: while it is read-only, and while it restarts, a
 // producer is told so at once; relay and consumer wait, and then everything takes effect once.
 func TestF82_ADatabaseThatTakesNoWrites(t *testing.T) {

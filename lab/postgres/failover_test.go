@@ -1,0 +1,69 @@
+package postgres_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/servers"
+	"github.com/outlastmq/outlast/memory"
+	"github.com/outlastmq/outlast/postgres"
+)
+
+// TestF07_AFailoverThatLosesCommits: a standby that lacks what was committed last becomes
+// the primary. Sequence numbers and transaction ids come again; the same relay sends what is
+// written from then on all the same.
+func TestF07_AFailoverThatLosesCommits(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	primary, err := servers.Postgres(ctx, servers.PostgresConfig{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, primary.Close()) })
+	database, err := primary.NewDatabase(ctx)
+	must(t, err)
+	must(t, postgres.Store(openURL(t, database)).Migrations().Up(ctx, 0))
+	standby, err := primary.Standby(ctx, servers.PostgresConfig{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, standby.Close()) })
+	// What was not there when the copy began is there when a COMMIT has waited for it.
+	must(t, primary.Synchronous(ctx, true))
+	must(t, exec(ctx, openURL(t, database), "CREATE TABLE synced ()"))
+	must(t, primary.Synchronous(ctx, false))
+
+	db := openURL(t, servers.JoinURLs(database, primary, standby))
+	store := postgres.Store(db)
+	broker := memory.NewBroker()
+	must(t, broker.Topology().Apply(ctx, outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}},
+		Groups: []outlast.GroupTopology{{Group: "reader", Partitions: 1, Bindings: []outlast.Binding{{Exchange: outlast.EventExchange, Type: "order.placed.v1"}}}}}))
+	outbox := outlast.NewOutbox(store)
+	publish := func(n int) {
+		for i := range n {
+			tx, err := db.BeginTx(ctx, nil)
+			must(t, err)
+			must(t, outbox.Publish(ctx, tx, orderPlaced.Message(placed{fmt.Sprint(i % 7)})))
+			must(t, tx.Commit())
+		}
+	}
+	arrived := func(n int) func() bool {
+		return func() bool {
+			d, err := broker.Topology().Depth(ctx, "reader.0")
+			must(t, err)
+			return d.Messages >= n
+		}
+	}
+	must(t, standby.Stop(ctx)) // what comes now it never sees
+	serve(t, outlast.ServiceConfig{Name: "orders", Store: store, Broker: broker})
+	const lost, kept = 300, 50
+	publish(lost)
+	eventually(t, "they are delivered, which only the old primary knows", arrived(lost))
+	must(t, primary.Kill())
+	must(t, standby.Start(ctx))
+	must(t, standby.Promote(ctx))
+	eventually(t, "the new primary takes connections", func() bool { return db.PingContext(ctx) == nil })
+	if n := number(t, db, "SELECT count(*) FROM outlast_outbox"); n != 0 {
+		t.Fatalf("%d rows on the new primary: the failover lost nothing", n)
+	}
+	publish(kept)
+	eventually(t, "what is written after the failover is delivered", arrived(lost+kept))
+	eventually(t, "its rows are settled", func() bool { return number(t, db, "SELECT count(*) FROM outlast_outbox") == 0 })
+}
