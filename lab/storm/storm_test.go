@@ -66,6 +66,17 @@ func TestStorm(t *testing.T) {
 	run(t, Config{Length: 25 * time.Second, Nodes: 1, Pause: 2 * time.Second})
 }
 
+// TestF84_EarlierCommitBeside: relays and consumers of an earlier commit work on the same
+// tables and queues as the present ones, and processes change from one to the other.
+func TestF84_EarlierCommitBeside(t *testing.T) {
+	t.Parallel()
+	earlier, err := BuildEarlier(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err) // a checkout without its history: git fetch --unshallow
+	}
+	run(t, Config{Length: 15 * time.Second, Nodes: 1, Pause: time.Second, Earlier: earlier, WithoutHistory: true, Only: []string{"change of version"}})
+}
+
 // TestCrash kills processes at random moments. OUTLAST_TEST_SEED repeats a run,
 // OUTLAST_TEST_ROUNDS makes it longer.
 func TestCrash(t *testing.T) {
