@@ -16,6 +16,9 @@ func TestIDsAndReasonsAgree(t *testing.T) {
 	for _, p := range c.problems() {
 		t.Error(p)
 	}
+	for _, id := range c.gaps() {
+		t.Errorf("%s has neither a test nor a reason why there is none", id)
+	}
 }
 
 func TestThePageIsMadeOfTheTests(t *testing.T) {

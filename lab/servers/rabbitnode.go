@@ -190,6 +190,22 @@ func (n *RabbitNode) Kill() error {
 	return n.process.kill()
 }
 
+// Wipe removes the data of a node that does not run: what it had is lost for good, as with a
+// broken disk, and the next Start begins with nothing.
+func (n *RabbitNode) Wipe() error {
+	if n.process == nil {
+		return fmt.Errorf("wipe rabbitmq: %w", ErrNotOurs)
+	}
+	if n.process.running() {
+		return fmt.Errorf("wipe %s: it runs", n.name)
+	}
+	data := filepath.Join(n.folder, "data")
+	if err := os.RemoveAll(data); err != nil {
+		return fmt.Errorf("wipe %s: %w", n.name, err)
+	}
+	return os.Mkdir(data, 0o700)
+}
+
 // Restart is Stop and Start.
 func (n *RabbitNode) Restart(ctx context.Context) error {
 	if err := n.Stop(ctx); err != nil {
