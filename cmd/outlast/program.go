@@ -70,6 +70,7 @@ func (p *program) commands() []*cobra.Command {
 		p.findCommand(),
 		p.flowCommand(),
 		p.booksCommand(),
+		p.consoleCommand(),
 		p.topologyCommand(),
 		p.doctorCommand(),
 		p.benchCommand(),

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/console"
+	"github.com/outlastmq/outlast/journey"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+// consoleFlags are the settings of a console.
+type consoleFlags struct {
+	places placeFlags
+	listen string
+	access string
+	audit  string
+	cert   string
+	key    string
+}
+
+func (p *program) consoleCommand() *cobra.Command {
+	var f consoleFlags
+	cmd := &cobra.Command{
+		Use:   "console",
+		Short: "Serve the web console: what waits, what failed, and what to do about it",
+		Long: `Console serves a web page on which people find messages, look at what waits and what
+failed, and act on it: retry, discard, release, withdraw, pause. It asks the databases
+of all services, and needs no broker.
+
+Without --access it asks nobody who they are: it then listens on this machine alone,
+and whoever is on this machine may do everything. With --access it reads a JSON file:
+  {"users": {"ada": {"password": "pbkdf2-sha256$...", "grants": [
+     {"permissions": ["view", "retry"], "services": ["billing"], "types": ["order.*"]}]}}}
+or, behind a proxy that says who asks:
+  {"forwarded": {"header": "X-Forwarded-User", "from": ["10.0.0.0/8"], "users": {"ada": {"grants": [...]}}}}
+outlast console password makes the hash. Permissions: view, view_body, retry, discard,
+operate, audit. What is not granted is refused.
+
+Without --audit there are no actions, and nobody sees a body. With it, every action and
+every look at a body is written to that file before it is done, each line with the hash
+of the one before; outlast console verify checks the file.`,
+		Example: `  outlast console --database env:ORDERS_DB --in env:BILLING_DB --audit audit.jsonl
+  outlast console --listen :8440 --access access.json --audit audit.jsonl --cert tls.pem --key tls.key`,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if len(given) > 0 {
+				return unknownCommand(cmd.CommandPath(), given[0], "see outlast console --help")
+			}
+			return p.serveConsole(cmd.Context(), &f)
+		},
+	}
+	f.places.flags(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.listen, "listen", "127.0.0.1:8440", "address to listen at")
+	fl.StringVar(&f.access, "access", "", "JSON file of who may do what")
+	fl.StringVar(&f.audit, "audit", "", "file that records who did what; needed for every action")
+	fl.StringVar(&f.cert, "cert", "", "PEM file of the TLS certificate")
+	fl.StringVar(&f.key, "key", "", "PEM file of its key")
+	cmd.AddCommand(p.consolePasswordCommand(), p.consoleVerifyCommand())
+	return cmd
+}
+
+func (p *program) consolePasswordCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "password",
+		Short:   "Read a password from standard input and print its hash for --access",
+		Example: "  outlast console password < password.txt",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			line, err := bufio.NewReader(p.in).ReadString('\n')
+			if line = strings.TrimRight(line, "\r\n"); line == "" {
+				return &outlast.Error{Op: cmd.CommandPath(), Code: outlast.CodeInvalid, Err: errors.Join(errors.New("no password on standard input"), err)}
+			}
+			hash, err := console.HashPassword(line)
+			if err != nil {
+				return err
+			}
+			p.printf("%s\n", hash)
+			return nil
+		},
+	}
+}
+
+func (p *program) consoleVerifyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "verify FILE",
+		Short:   "Check that no line of an audit log was changed or removed, and print the newest hash",
+		Example: "  outlast console verify audit.jsonl",
+		Args:    args("FILE"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			file, err := os.Open(given[0])
+			if err != nil {
+				return &outlast.Error{Op: cmd.CommandPath(), Code: outlast.CodeNotFound, Err: err}
+			}
+			defer file.Close()
+			n, hash, err := console.VerifyAudit(file)
+			if err != nil {
+				return &outlast.Error{Op: cmd.CommandPath(), Code: outlast.CodeConflict, Err: err}
+			}
+			p.printf("%s, the chain holds; newest hash %s\n", plural(n, "record"), dash(hash))
+			return nil
+		},
+	}
+}
+
+// accessFile is what --access names. Exactly one of its fields is set.
+type accessFile struct {
+	Users     map[string]console.User `json:"users"`
+	Forwarded *struct {
+		Header string                  `json:"header"`
+		From   []netip.Prefix          `json:"from"`
+		Users  map[string]console.User `json:"users"`
+	} `json:"forwarded"`
+}
+
+func readAccess(name string) (console.Authenticator, error) {
+	bad := func(err error) error {
+		return usageError{&outlast.Error{Op: "read --access " + name, Code: outlast.CodeInvalid, Err: err}}
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, bad(err)
+	}
+	defer file.Close()
+	var a accessFile
+	d := json.NewDecoder(file)
+	d.DisallowUnknownFields() // a misspelt word must not grant less or more than was meant
+	if err := d.Decode(&a); err != nil {
+		return nil, bad(err)
+	}
+	if (a.Forwarded == nil) == (len(a.Users) == 0) {
+		return nil, bad(errors.New(`it needs either "users" or "forwarded"`))
+	}
+	if a.Forwarded == nil {
+		auth, err := console.Basic(a.Users)
+		if err != nil {
+			return nil, bad(err)
+		}
+		return auth, nil
+	}
+	if a.Forwarded.Header == "" || len(a.Forwarded.From) == 0 {
+		return nil, bad(errors.New(`"forwarded" needs "header" and "from"`))
+	}
+	users := a.Forwarded.Users
+	return console.Forwarded(a.Forwarded.Header, a.Forwarded.From, func(name string) []console.Grant { return users[name].Grants }), nil
+}
+
+func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
+	if (f.cert == "") != (f.key == "") {
+		return usage("console", "--cert and --key", "both or none", "one", "")
+	}
+	c := console.Config{Loopback: f.access == "", Redact: p.secrets.hide, Patience: min(p.timeout, 10*time.Second)}
+	var err error
+	if f.access != "" {
+		if c.Authenticate, err = readAccess(f.access); err != nil {
+			return err
+		}
+	}
+	if err := c.CheckListen(f.listen); err != nil {
+		return inUsage("console --listen", withHint(err, "--access says who may do what"))
+	}
+	if f.audit != "" {
+		if c.Audit, err = console.OpenAudit(f.audit); err != nil {
+			return err
+		}
+		defer c.Audit.Close()
+	}
+	return p.withPlaces(ctx, &f.places, func(ctx context.Context, places []journey.Place) error {
+		c.Places = places
+		return p.listenConsole(ctx, f, c)
+	})
+}
+
+// listenConsole serves until ctx ends.
+func (p *program) listenConsole(ctx context.Context, f *consoleFlags, c console.Config) error {
+	x, err := console.New(c)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", f.listen)
+	if err != nil {
+		return usageError{&outlast.Error{Op: "console --listen", Code: outlast.CodeInvalid, Err: err}}
+	}
+	scheme := "http"
+	if f.cert != "" {
+		scheme = "https"
+	} else if c.Authenticate != nil && !c.Loopback {
+		if host, _, _ := net.SplitHostPort(f.listen); !isLoopback(host) {
+			p.warn("without --cert and --key, passwords and pages cross the network in the clear: serve it behind a proxy with TLS")
+		}
+	}
+	server := &http.Server{Handler: x, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
+		BaseContext: func(net.Listener) context.Context { return ctx }}
+	p.printf("the console is at %s://%s/\n", scheme, listener.Addr())
+	if c.Audit == nil {
+		fmt.Fprintln(p.errs, "looking only: with --audit FILE people can act")
+	}
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error { return x.Run(inner) })
+	g.Go(func() error {
+		serve := server.Serve
+		if f.cert != "" {
+			serve = func(l net.Listener) error { return server.ServeTLS(l, f.cert, f.key) }
+		}
+		err := serve(listener)
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return &outlast.Error{Op: "serve the console", Code: outlast.CodeInternal, Err: err}
+	})
+	g.Go(func() error {
+		<-inner.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			_ = server.Close()
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}

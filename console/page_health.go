@@ -1,0 +1,188 @@
+package console
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/outlastmq/outlast"
+)
+
+// healthData is what waits in each database, as far as a person may know.
+type healthData struct {
+	At     time.Time
+	Places []healthPlace
+	Words  []string
+}
+
+type healthPlace struct {
+	Name, Key, Service, Unknown string
+	*outlast.StoreStatus
+	Operate map[string]bool // groups that the person may pause and resume
+	Groups  []string        // groups that wait or have dead letters, or that hear something
+}
+
+func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*view, error) {
+	data := healthData{At: time.Now().UTC()}
+	hears := x.hearers(ctx)
+	for i, p := range x.status(ctx) {
+		h := healthPlace{Name: p.Name, Key: p.Key, Unknown: p.Unknown, Operate: map[string]bool{}}
+		if p.Status != nil {
+			h.Service = p.Status.Source
+			h.StoreStatus = visible(p.Status, who)
+			h.Groups = groupsOf(h.StoreStatus, hears[i], who)
+			for _, g := range h.Groups {
+				h.Operate[g] = who.May(Operate, g, "*") || who.May(Operate, g, "")
+			}
+			data.Words = append(data.Words, inWords(&h)...)
+		} else {
+			data.Words = append(data.Words, h.Name+" does not answer: what it knows is not shown.")
+		}
+		data.Places = append(data.Places, h)
+	}
+	return &view{Title: "Health", Template: "health", Data: data}, nil
+}
+
+// visible is the part of a status that a person may see.
+func visible(s *outlast.StoreStatus, who *Identity) *outlast.StoreStatus {
+	v := &outlast.StoreStatus{Source: s.Source, Now: s.Now}
+	for _, r := range s.Pending {
+		if who.May(View, s.Source, r.Type) {
+			v.Pending = append(v.Pending, r)
+		}
+	}
+	for _, r := range s.Held {
+		if who.May(View, s.Source, r.Type) {
+			v.Held = append(v.Held, r)
+		}
+	}
+	for _, r := range s.Retry {
+		if who.May(View, r.Group, r.Type) {
+			v.Retry = append(v.Retry, r)
+		}
+	}
+	for _, r := range s.Dead {
+		if who.May(View, r.Group, r.Type) {
+			v.Dead = append(v.Dead, r)
+		}
+	}
+	for _, g := range s.Groups {
+		if who.May(View, g.Group, "") {
+			v.Groups = append(v.Groups, g)
+		}
+	}
+	if who.May(View, s.Source, "") {
+		v.Relays, v.Unattended = s.Relays, s.Unattended
+	}
+	return v
+}
+
+func groupsOf(s *outlast.StoreStatus, hears []outlast.Hearer, who *Identity) (groups []string) {
+	seen := map[string]bool{}
+	add := func(g string) {
+		if !seen[g] && who.May(View, g, "") {
+			seen[g] = true
+			groups = append(groups, g)
+		}
+	}
+	for _, g := range s.Groups {
+		add(g.Group)
+	}
+	for _, h := range hears {
+		add(h.Group)
+	}
+	for _, g := range append(append([]outlast.GroupStatus{}, s.Retry...), s.Dead...) {
+		add(g.Group)
+	}
+	return groups
+}
+
+// Paused returns since when, by whom and why a group is paused, or nil.
+func (h healthPlace) Paused(group string) *outlast.PausedGroup {
+	for i := range h.StoreStatus.Groups {
+		if p := &h.StoreStatus.Groups[i]; p.Group == group {
+			return p
+		}
+	}
+	return nil
+}
+
+// inWords says what needs a person.
+func inWords(h *healthPlace) (words []string) {
+	name := h.Service
+	if name == "" {
+		name = h.Name
+	}
+	if h.Unattended.Count > 0 {
+		words = append(words, plural(h.Unattended.Count, "message")+" of "+name+" wait and no relay is there to send them.")
+	}
+	for _, r := range h.Held {
+		switch r.Reason {
+		case outlast.HeldUnroutable:
+			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+": no queue is bound for them.")
+		case outlast.HeldRefused:
+			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+" cannot be sent as they are: a person must act.")
+		case outlast.HeldRoute:
+			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+": their route takes nothing.")
+		}
+	}
+	for _, r := range h.Retry {
+		if r.Overdue > 0 {
+			words = append(words, plural(r.Overdue, "retry")+" of "+r.Group+" for "+r.Type+" should have run: is the group up?")
+		}
+	}
+	for _, r := range h.Dead {
+		words = append(words, plural(r.Count, "dead letter")+" "+r.Type+" in "+r.Group+".")
+	}
+	for _, g := range h.StoreStatus.Groups {
+		words = append(words, g.Group+" is paused by "+g.Who+since(g.Since)+".")
+	}
+	return words
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " since " + clock(t)
+}
+
+// hearers returns what the groups of each database hear; nothing where that is unknown.
+func (x *Console) hearers(ctx context.Context) [][]outlast.Hearer {
+	list := make([][]outlast.Hearer, len(x.places))
+	x.each(ctx, func(ctx context.Context, i int, p *place) (err error) {
+		list[i], err = p.Store.Journal().Hearers(ctx)
+		return err
+	}, func(int, error) {})
+	return list
+}
+
+// topologyData is who hears what, as the groups themselves have recorded it.
+type topologyData struct {
+	Edges []edge
+	Gaps  []gap
+}
+
+type edge struct {
+	outlast.Hearer
+	Place string
+}
+
+func (x *Console) topology(ctx context.Context, who *Identity, _ *http.Request) (*view, error) {
+	var data topologyData
+	lists := make([][]outlast.Hearer, len(x.places))
+	x.each(ctx, func(ctx context.Context, i int, p *place) (err error) {
+		lists[i], err = p.Store.Journal().Hearers(ctx)
+		return err
+	}, func(i int, err error) {
+		data.Gaps = append(data.Gaps, gap{x.places[i].Name, x.c.Redact(err.Error())})
+	})
+	for i, list := range lists {
+		for _, h := range list {
+			if who.May(View, h.Group, h.Type) {
+				data.Edges = append(data.Edges, edge{h, x.places[i].Name})
+			}
+		}
+	}
+	return &view{Title: "Who hears what", Template: "topology", Data: data}, nil
+}
