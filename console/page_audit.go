@@ -51,7 +51,7 @@ func (x *Console) audit(ctx context.Context, who *Identity, r *http.Request) (*v
 	}
 	lists := make([][]outlast.ActionRecord, len(x.places))
 	x.each(ctx, func(ctx context.Context, i int, p *place) (err error) {
-		lists[i], err = p.Store.Operator().Actions(ctx, pageSize)
+		lists[i], err = p.Store.Operator().Actions(ctx, outlast.ActionQuery{Limit: pageSize})
 		return err
 	}, func(i int, err error) { d.Gaps = append(d.Gaps, gap{x.places[i].Name, x.c.Redact(err.Error())}) })
 	for i, list := range lists {
