@@ -152,7 +152,7 @@ func until(t *testing.T, db *sql.DB, query string, want int) {
 	t.Fatalf("%s: %d, want %d", query, got, want)
 }
 
-// TestS28_S29_TheChainRunsWithLeastRights: two services, each with a database role and an
+// TestS16_S24_S28_S29_TheChainRunsWithLeastRights: two services, each with a database role and an
 // account that may do its own work and nothing else; and what is not its work is refused.
 func TestS16_S24_S28_S29_TheChainRunsWithLeastRights(t *testing.T) {
 	t.Parallel()
