@@ -31,10 +31,11 @@ type openSettings struct {
 	logger     *slog.Logger
 }
 
-// ExecMode chooses how statements are sent. The default, pgx.QueryExecModeCacheDescribe,
-// prepares nothing that outlives a statement, so it works behind every pooler. With a
-// direct connection, or PgBouncer 1.21 and newer, pgx.QueryExecModeCacheStatement
-// saves the server some planning.
+// ExecMode chooses how statements are sent. By default they are prepared once for each
+// connection (pgx.QueryExecModeCacheStatement), which saves the server most of its
+// planning; behind a pooler, which is noticed at every connect, nothing outlives its
+// statement (pgx.QueryExecModeCacheDescribe). PgBouncer 1.21 and newer knows prepared
+// statements: there the first one may be chosen too.
 func ExecMode(mode pgx.QueryExecMode) OpenOption {
 	return func(s *openSettings) { s.mode, s.modeSet = mode, true }
 }
@@ -69,7 +70,7 @@ const silenceLimit = 30 * time.Second
 // new connection, so that rotated ones are used without a restart: within an hour, the
 // lifetime of a connection.
 func Open(ctx context.Context, address string, opts ...OpenOption) (*sql.DB, error) {
-	conf := openSettings{mode: pgx.QueryExecModeCacheDescribe, maxConns: 20, name: "outlast", logger: slog.Default()}
+	conf := openSettings{mode: pgx.QueryExecModeCacheStatement, maxConns: 20, name: "outlast", logger: slog.Default()}
 	for _, o := range opts {
 		o(&conf)
 	}
@@ -90,8 +91,12 @@ func Open(ctx context.Context, address string, opts ...OpenOption) (*sql.DB, err
 		return nil, err
 	}
 	conf.complete(c)
-	reload := stdlib.OptionBeforeConnect(func(ctx context.Context, c *pgx.ConnConfig) error { return reloadTLS(ctx, address, c) })
-	db := stdlib.OpenDB(*c, reload)
+	watch := &poolerWatch{idle: conf.modeSet || c.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement}
+	before := stdlib.OptionBeforeConnect(func(ctx context.Context, c *pgx.ConnConfig) error {
+		watch.before(c)
+		return reloadTLS(ctx, address, c)
+	})
+	db := stdlib.OpenDB(*c, before, stdlib.OptionAfterConnect(watch.after))
 	db.SetMaxOpenConns(conf.maxConns)
 	db.SetMaxIdleConns(conf.maxConns)
 	db.SetConnMaxIdleTime(5 * time.Minute)

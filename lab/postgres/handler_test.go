@@ -2,11 +2,14 @@ package postgres_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -218,25 +221,78 @@ func TestPlansNeedNoStatistics(t *testing.T) {
 	for i := range ids {
 		ids[i], seqs[i], some[i] = outlast.NewID(), int64(i*50), int16(i%256)
 	}
+	conn, err := db.Conn(ctx)
+	must(t, err)
+	defer conn.Close()
+	marks := make([]time.Time, 1000)
 	for name, args := range map[string][]any{
 		"pick":         {slots, zeros, zeros, 64, 1000, 1 << 20, 5000},
-		"late":         {slots, zeros, far, 5000},
+		"late":         {slots, zeros, far, 5000, "1:1:"},
 		"fetch":        {some, seqs, 1 << 20},
 		"settle_sent":  {some, epochs, seqs, ids},
 		"settled_look": {},
 		"settle_hold":  {some, epochs, seqs, ids, ids, ids, ids, epochs, make([]int32, 1000), ids},
+		"mark":         {"billing", ids, ids, seqs, marks},
+		"marked":       {"billing", ids, ids, ids},
+		"retry_done":   {1},
+		"retry_bury":   {1, "spent", "text", 1, "print"},
+		"retry_wait":   {1, "failed", "text", 1, 1},
+		"retry_claim":  {"billing", ids[:3]},
 	} {
-		rows, err := db.QueryContext(ctx, "EXPLAIN "+all[name], args...)
-		must(t, err)
-		var plan strings.Builder
-		for rows.Next() {
-			var line string
-			must(t, rows.Scan(&line))
-			fmt.Fprintln(&plan, line)
-		}
-		must(t, rows.Err())
-		if strings.Contains(plan.String(), "Seq Scan on outlast_outbox") {
-			t.Errorf("%s reads the whole outbox:\n%s", name, plan.String())
+		// The plan for these values, and the one that a prepared statement is left with.
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			_, err := conn.ExecContext(ctx, "SET plan_cache_mode = "+mode)
+			must(t, err)
+			plan := explain(t, conn, all[name], args)
+			for _, table := range []string{"outlast_outbox", "outlast_inbox", "outlast_retry"} {
+				if strings.Contains(plan, "Seq Scan on "+table) {
+					t.Errorf("%s reads all of %s with %s:\n%s", name, table, mode, plan)
+				}
+			}
 		}
 	}
+}
+
+// literal writes a value, or a slice of them, as PostgreSQL reads it.
+func literal(arg any) string {
+	v := reflect.ValueOf(arg)
+	if at, ok := arg.(time.Time); ok {
+		return at.Format(time.RFC3339)
+	}
+	if v.Kind() != reflect.Slice {
+		return fmt.Sprint(arg)
+	}
+	items := make([]string, v.Len())
+	for i := range items {
+		items[i] = literal(v.Index(i).Interface())
+	}
+	return "{" + strings.Join(items, ",") + "}"
+}
+
+// explain returns the plan of a statement that is prepared and executed.
+func explain(t *testing.T, conn *sql.Conn, query string, args []any) string {
+	t.Helper()
+	ctx := t.Context()
+	_, err := conn.ExecContext(ctx, "PREPARE explained AS "+query)
+	must(t, err)
+	var values []string
+	for _, arg := range args {
+		values = append(values, "'"+literal(arg)+"'")
+	}
+	call := "EXPLAIN EXECUTE explained"
+	if len(values) > 0 {
+		call += " (" + strings.Join(values, ", ") + ")"
+	}
+	rows, err := conn.QueryContext(ctx, call, pgx.QueryExecModeExec)
+	must(t, err)
+	var plan strings.Builder
+	for rows.Next() {
+		var line string
+		must(t, rows.Scan(&line))
+		fmt.Fprintln(&plan, line)
+	}
+	must(t, rows.Err())
+	_, err = conn.ExecContext(ctx, "DEALLOCATE explained")
+	must(t, err)
+	return plan.String()
 }

@@ -59,9 +59,9 @@ func suite(t *testing.T, mode pgx.QueryExecMode) {
 func TestStoreInOtherModes(t *testing.T) {
 	t.Parallel()
 	for name, mode := range map[string]pgx.QueryExecMode{
-		"statement": pgx.QueryExecModeCacheStatement,
-		"exec":      pgx.QueryExecModeExec,
-		"simple":    pgx.QueryExecModeSimpleProtocol,
+		"describe": pgx.QueryExecModeCacheDescribe,
+		"exec":     pgx.QueryExecModeExec,
+		"simple":   pgx.QueryExecModeSimpleProtocol,
 	} {
 		t.Run(name, func(t *testing.T) { suite(t, mode) })
 	}

@@ -101,10 +101,11 @@ WITH d AS (
 ), x AS (
     DELETE FROM {{t}}suspect s USING d WHERE s.grp = d.grp AND s.source = d.source AND s.id = d.id
 )
-UPDATE {{t}}retry n SET promoted = true FROM d
-WHERE d.ordered AND n.seq = (
+-- A join could read all that waits, when the statistics are of an empty table.
+UPDATE {{t}}retry n SET promoted = true
+WHERE n.seq = (SELECT x.seq FROM d CROSS JOIN LATERAL (
     SELECT r.seq FROM {{t}}retry r WHERE r.grp = d.grp AND r.ordered AND r.ordering_key = d.ordering_key AND r.seq > d.seq
-    ORDER BY r.seq LIMIT 1)
+    ORDER BY r.seq LIMIT 1) x WHERE d.ordered LIMIT 1)
 
 -- name: retry_wait
 WITH d AS (
@@ -122,10 +123,10 @@ WITH d AS (
 ), x AS (
     DELETE FROM {{t}}suspect s USING d WHERE s.grp = d.grp AND s.source = d.source AND s.id = d.id
 ), p AS (
-    UPDATE {{t}}retry n SET promoted = true FROM d
-    WHERE d.ordered AND n.seq = (
+    UPDATE {{t}}retry n SET promoted = true
+    WHERE n.seq = (SELECT x.seq FROM d CROSS JOIN LATERAL (
         SELECT r.seq FROM {{t}}retry r WHERE r.grp = d.grp AND r.ordered AND r.ordering_key = d.ordering_key AND r.seq > d.seq
-        ORDER BY r.seq LIMIT 1)
+        ORDER BY r.seq LIMIT 1) x WHERE d.ordered LIMIT 1)
 )
 INSERT INTO {{t}}dead (grp, source, id, ordering_key, ordered, type, envelope, body, hash,
     reason, error, attempts, replays, fingerprint, first_at)
