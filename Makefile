@@ -22,7 +22,7 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Run the demo; needs nothing but Go
 	@echo 'Building the program: the first time takes about a minute.'
-	@cd cmd/outlast && $(GO) run . demo
+	@cd cmd/outlast && $(GO) run . demo --console 127.0.0.1:0
 
 .PHONY: build
 build: ## Build the program as bin/outlast
@@ -143,6 +143,13 @@ failures: ## Run the tests of the catalogue of failures and write docs/failures.
 planted: ## Prove the checker of histories: ten known bugs, each caught, and none without one
 	@lab/install
 	cd lab && OUTLAST_TEST_PLANTED=all OUTLAST_TEST_PLANTED_TABLE=$(CURDIR)/bin/planted.md $(GO) test -count=1 -v -timeout 1h ./planted
+
+# KEEP=1 writes the pictures of docs/console anew: look at them before you commit them.
+.PHONY: console-test
+console-test: ## Look at the console with a headless Chromium; KEEP=1 keeps pictures of every page
+	@mkdir -p bin/console
+	cd lab && OUTLAST_TEST_BROWSER=1 OUTLAST_TEST_SCREENSHOTS=$(CURDIR)/bin/console $(GO) test -count=1 -timeout 10m ./console
+	@if [ -n "$(KEEP)" ]; then cp bin/console/health-light.png bin/console/health-dark.png bin/console/message-light.png bin/console/timeline-light.png bin/console/sequence-dark.png bin/console/message-phone.png docs/console/; fi
 
 .PHONY: fmt
 fmt: ## Format all Go files

@@ -15,6 +15,7 @@ import (
 var functions = template.FuncMap{
 	"link":    link,
 	"clock":   clock,
+	"exact":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000Z") },
 	"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	"age":     func(d time.Duration) string { return age(d) },
 	"plural":  plural,

@@ -184,40 +184,61 @@ func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
 
 // listenConsole serves until ctx ends.
 func (p *program) listenConsole(ctx context.Context, f *consoleFlags, c console.Config) error {
-	x, err := console.New(c)
+	o, err := openConsole(f, c)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", f.listen)
-	if err != nil {
-		return usageError{&outlast.Error{Op: "console --listen", Code: outlast.CodeInvalid, Err: err}}
+	if host, _, _ := net.SplitHostPort(f.listen); f.cert == "" && !isLoopback(host) {
+		p.warn("without --cert and --key, passwords and pages cross the network in the clear: serve it behind a proxy with TLS")
 	}
-	scheme := "http"
-	if f.cert != "" {
-		scheme = "https"
-	} else if c.Authenticate != nil && !c.Loopback {
-		if host, _, _ := net.SplitHostPort(f.listen); !isLoopback(host) {
-			p.warn("without --cert and --key, passwords and pages cross the network in the clear: serve it behind a proxy with TLS")
-		}
-	}
-	server := &http.Server{Handler: x, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
-		BaseContext: func(net.Listener) context.Context { return ctx }}
-	p.printf("the console is at %s://%s/\n", scheme, listener.Addr())
+	p.printf("the console is at %s\n", o.address())
 	if c.Audit == nil {
 		fmt.Fprintln(p.errs, "looking only: with --audit FILE people can act")
 	}
+	return o.serve(ctx)
+}
+
+// openedConsole is a console that listens, and does not serve yet.
+type openedConsole struct {
+	*console.Console
+	listener  net.Listener
+	cert, key string
+}
+
+func openConsole(f *consoleFlags, c console.Config) (*openedConsole, error) {
+	x, err := console.New(c)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", f.listen)
+	if err != nil {
+		return nil, usageError{&outlast.Error{Op: "listen for the console", Code: outlast.CodeInvalid, Err: err}}
+	}
+	return &openedConsole{x, listener, f.cert, f.key}, nil
+}
+
+func (o *openedConsole) address() string {
+	if o.cert != "" {
+		return fmt.Sprintf("https://%s/", o.listener.Addr())
+	}
+	return fmt.Sprintf("http://%s/", o.listener.Addr())
+}
+
+// serve serves until ctx ends, and joins everything that it started.
+func (o *openedConsole) serve(ctx context.Context) error {
 	g, inner := errgroup.WithContext(ctx)
-	g.Go(func() error { return x.Run(inner) })
+	server := &http.Server{Handler: o, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
+		BaseContext: func(net.Listener) context.Context { return inner }} // streams of events end with it
+	g.Go(func() error { return o.Run(inner) })
 	g.Go(func() error {
 		serve := server.Serve
-		if f.cert != "" {
-			serve = func(l net.Listener) error { return server.ServeTLS(l, f.cert, f.key) }
+		if o.cert != "" {
+			serve = func(l net.Listener) error { return server.ServeTLS(l, o.cert, o.key) }
 		}
-		err := serve(listener)
-		if errors.Is(err, http.ErrServerClosed) {
-			return nil
+		if err := serve(o.listener); !errors.Is(err, http.ErrServerClosed) {
+			return &outlast.Error{Op: "serve the console", Code: outlast.CodeInternal, Err: err}
 		}
-		return &outlast.Error{Op: "serve the console", Code: outlast.CodeInternal, Err: err}
+		return nil
 	})
 	g.Go(func() error {
 		<-inner.Done()

@@ -19,6 +19,7 @@ func TestS31_ConsoleRefusesAWideListener(t *testing.T) {
 	t.Parallel()
 	s := withTables(t)
 	s.fails(exitUsage, []string{"--access", "127.0.0.1:8440"}, "console", "--listen", "0.0.0.0:0")
+	s.fails(exitUsage, []string{"127.0.0.1:8440"}, "demo", "--console", "0.0.0.0:0")
 	access := filepath.Join(s.dir, "access.json")
 	for name, text := range map[string]string{
 		"a misspelt field":  `{"user": {}}`,

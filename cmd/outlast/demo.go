@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/console"
 	"github.com/spf13/cobra"
 )
 
@@ -19,6 +20,7 @@ type demoFlags struct {
 	outage   time.Duration
 	dir      string
 	noFaults bool
+	console  string
 }
 
 const (
@@ -72,6 +74,7 @@ Exit code 1: something was lost, doubled or out of order, or the demo could not 
 	fl.DurationVar(&f.lasts, "for", demoLasts, "how long orders are placed; with a longer --outage, that and 30s by default")
 	fl.DurationVar(&f.outage, "outage", demoOutage, "how long the broker is down, 1s to 24h")
 	fl.StringVar(&f.dir, "dir", "", "keep all data in this directory, which must be new or empty (default a temporary one)")
+	fl.StringVar(&f.console, "console", "", "serve the web console at this address of this machine while the demo runs, such as 127.0.0.1:8440")
 	fl.BoolVar(&f.noFaults, "no-faults", false, "kill and cut nothing, and send no poison orders")
 	return cmd
 }
@@ -83,6 +86,9 @@ func (f *demoFlags) check(cmd *cobra.Command) error {
 	}
 	if f.outage < time.Second || f.outage > demoLongest {
 		return usage(op, "--outage", "1s to 24h", f.outage.String(), "")
+	}
+	if err := (&console.Config{Loopback: true}).CheckListen(f.console); f.console != "" && err != nil {
+		return inUsage(op+" --console", err)
 	}
 	least := time.Second
 	if !f.noFaults {
@@ -126,7 +132,11 @@ func (p *program) demo(cmd *cobra.Command, f *demoFlags) (err error) {
 		case <-ctx.Done():
 		}
 	}()
-	if err := d.run(ctx); err != nil {
+	endConsole, err := d.openConsole(ctx)
+	if err != nil {
+		return d.whyEnded(cmd.Context(), ctx, err)
+	}
+	if err := errors.Join(d.run(ctx), endConsole()); err != nil {
 		return d.whyEnded(cmd.Context(), ctx, err)
 	}
 	return nil

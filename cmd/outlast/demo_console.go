@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"github.com/outlastmq/outlast/console"
+	"github.com/outlastmq/outlast/journey"
+)
+
+// openConsole serves the console on the databases of the demo, when a flag asks for it,
+// and returns what ends it.
+func (d *demo) openConsole(ctx context.Context) (end func() error, err error) {
+	if d.f.console == "" {
+		return func() error { return nil }, nil
+	}
+	audit, err := console.OpenAudit(filepath.Join(d.dir, "audit.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	c := console.Config{Loopback: true, Audit: audit}
+	for _, db := range d.databases {
+		c.Places = append(c.Places, journey.Place{Name: "shop: " + db.Service, Store: db.Store})
+	}
+	o, err := openConsole(&consoleFlags{listen: d.f.console}, c)
+	if err != nil {
+		return nil, errors.Join(err, audit.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- o.serve(ctx) }()
+	d.view.say("The console is at %s while the demo runs.", o.address())
+	return func() error {
+		cancel()
+		return errors.Join(<-served, audit.Close())
+	}, nil
+}
