@@ -3,6 +3,9 @@ package console_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -142,6 +145,9 @@ func TestS32_ForgedRequestsDoNothing(t *testing.T) {
 	// What stands in the address of a form is not part of the form.
 	if a := f.post("discard?db=" + db + "&group=" + group + "&id=" + m.ID + "&reason=x"); a.status == http.StatusSeeOther {
 		t.Error("a POST takes its fields from the address")
+	}
+	if a := f.post("discard?db="+db+"&group="+group+"&id="+m.ID, "reason", "x"); a.status == http.StatusSeeOther {
+		t.Error("a POST takes the message from the address")
 	}
 	if n := len(f.dead()); n != 1 {
 		t.Fatalf("%d dead letters, want it untouched", n)
@@ -333,12 +339,23 @@ func TestAuditLogIsAChain(t *testing.T) {
 		t.Fatalf("%d records, %q, %v", n, hash, err)
 	}
 	lines := bytes.SplitAfter(log, []byte("\n"))
+	forged := lines[0] // with a hash of its own that is right
+	var rec console.AuditRecord
+	f.must(json.Unmarshal(forged, &rec))
+	rec.Who, rec.Hash = "mike", ""
+	text, err := json.Marshal(rec)
+	f.must(err)
+	sum := sha256.Sum256(text)
+	rec.Hash = hex.EncodeToString(sum[:])
+	forged, err = json.Marshal(rec)
+	f.must(err)
 	for name, broken := range map[string][]byte{
-		"a changed line":  bytes.Replace(log, []byte("boss"), []byte("mike"), 1),
-		"a removed line":  bytes.Join(append(append([][]byte{}, lines[:2]...), lines[3:]...), nil),
-		"swapped lines":   bytes.Join([][]byte{lines[1], lines[0], lines[2], lines[3], lines[4], lines[5]}, nil),
-		"half a line":     log[:len(log)-5],
-		"an unknown name": bytes.Replace(log, []byte(`{"n"`), []byte(`{"x":1,"n"`), 1),
+		"a line with another hash": bytes.Join(append([][]byte{append(forged, '\n')}, lines[1:]...), nil),
+		"a changed line":           bytes.Replace(log, []byte("boss"), []byte("mike"), 1),
+		"a removed line":           bytes.Join(append(append([][]byte{}, lines[:2]...), lines[3:]...), nil),
+		"swapped lines":            bytes.Join([][]byte{lines[1], lines[0], lines[2], lines[3], lines[4], lines[5]}, nil),
+		"half a line":              log[:len(log)-5],
+		"an unknown name":          bytes.Replace(log, []byte(`{"n"`), []byte(`{"x":1,"n"`), 1),
 	} {
 		if _, _, err := console.VerifyAudit(bytes.NewReader(broken)); err == nil {
 			t.Errorf("%s is not noticed", name)

@@ -45,6 +45,9 @@ and whoever is on this machine may do everything. With --access it reads a JSON 
      {"permissions": ["view", "retry"], "services": ["billing"], "types": ["order.*"]}]}}}
 or, behind a proxy that says who asks:
   {"forwarded": {"header": "X-Forwarded-User", "from": ["10.0.0.0/8"], "users": {"ada": {"grants": [...]}}}}
+or, with a provider of OpenID Connect, by a claim (default "sub") and by "groups":
+  {"oidc": {"issuer": "https://login.example", "client_id": "outlast", "client_secret": "env:OIDC_SECRET",
+     "redirect": "https://console.example/callback", "claim": "email", "groups": {"ops": {"grants": [...]}}}}
 outlast console password makes the hash. Permissions: view, view_body, retry, discard,
 operate, audit. What is not granted is refused.
 
@@ -122,9 +125,10 @@ type accessFile struct {
 		From   []netip.Prefix          `json:"from"`
 		Users  map[string]console.User `json:"users"`
 	} `json:"forwarded"`
+	OIDC *oidcAccess `json:"oidc"`
 }
 
-func readAccess(name string) (console.Authenticator, error) {
+func readAccess(ctx context.Context, name string, getenv func(string) string) (console.Authenticator, error) {
 	bad := func(err error) error {
 		return usageError{&outlast.Error{Op: "read --access " + name, Code: outlast.CodeInvalid, Err: err}}
 	}
@@ -139,8 +143,21 @@ func readAccess(name string) (console.Authenticator, error) {
 	if err := d.Decode(&a); err != nil {
 		return nil, bad(err)
 	}
-	if (a.Forwarded == nil) == (len(a.Users) == 0) {
-		return nil, bad(errors.New(`it needs either "users" or "forwarded"`))
+	ways := 0
+	for _, set := range []bool{len(a.Users) > 0, a.Forwarded != nil, a.OIDC != nil} {
+		if set {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return nil, bad(errors.New(`it needs one of "users", "forwarded" and "oidc"`))
+	}
+	if a.OIDC != nil {
+		auth, err := newOIDC(ctx, a.OIDC, getenv)
+		if err != nil {
+			return nil, bad(err)
+		}
+		return auth, nil
 	}
 	if a.Forwarded == nil {
 		auth, err := console.Basic(a.Users)
@@ -163,7 +180,7 @@ func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
 	c := console.Config{Loopback: f.access == "", Redact: p.secrets.hide, Patience: min(p.timeout, 10*time.Second)}
 	var err error
 	if f.access != "" {
-		if c.Authenticate, err = readAccess(f.access); err != nil {
+		if c.Authenticate, err = readAccess(ctx, f.access, p.getenv); err != nil {
 			return err
 		}
 	}
