@@ -3,6 +3,7 @@
 package planted
 
 import (
+	"cmp"
 	"database/sql"
 	"fmt"
 	"net/url"
@@ -80,10 +81,27 @@ type process struct {
 	done chan struct{}
 }
 
+// historyFolder is one that goes with the test, or stays when OUTLAST_TEST_PLANTED_KEEP names a folder.
+func historyFolder(t *testing.T, bug string) string {
+	t.Helper()
+	keep := os.Getenv("OUTLAST_TEST_PLANTED_KEEP")
+	if keep == "" {
+		return t.TempDir()
+	}
+	folder := filepath.Join(keep, cmp.Or(bug, "none"))
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
 func newRig(t *testing.T, bug string) *rig {
 	t.Helper()
 	var err error
-	g := &rig{t: t, bug: bug, role: roleProgram(t), histories: t.TempDir(), procs: map[string]*process{},
+	g := &rig{t: t, bug: bug, role: roleProgram(t), histories: historyFolder(t, bug), procs: map[string]*process{},
 		orders: servers.Database(t), billing: servers.Database(t), broker: servers.NewVHost(t).URL()}
 	if g.rec, err = history.NewRecorder(filepath.Join(g.histories, "test.jsonl"), "test"); err != nil {
 		t.Fatal(err)
@@ -223,7 +241,7 @@ func (g *rig) restore(p *proxy.Proxy) {
 	}
 }
 
-// storm is about nine seconds of every fault that a bug may need.
+// storm is about ten seconds of every fault that a bug may need.
 func (g *rig) storm() {
 	for range 3 {
 		g.pause(300 * time.Millisecond)
@@ -232,11 +250,23 @@ func (g *rig) storm() {
 		g.fault("consumer loses its broker", 20*time.Millisecond, g.consumerMQ.Cut, func() { g.restore(g.consumerMQ) })
 	}
 	g.fault("broker has no binding", 500*time.Millisecond, func() { g.rebind(false) }, func() { g.rebind(true) })
+	// Slow first, so that a settlement is surely on its way when nothing passes any more:
+	// it arrives after the lease has passed to relay 2.
+	g.relayDB.Delay(100 * time.Millisecond)
+	g.pause(600 * time.Millisecond)
 	g.fault("relay loses its database", 4*time.Second, g.relayDB.Stall, func() { g.restore(g.relayDB) })
 	g.fault("broker down for relays", 1500*time.Millisecond, g.relayMQ.Cut, func() { g.restore(g.relayMQ) })
 	g.rec.Fault("consumer killed", "", "")
 	g.kill("consumer-1")
 	g.start("consumer-1")
+}
+
+// leased waits until a relay has slots.
+func (g *rig) leased(owner string) {
+	g.t.Helper()
+	for g.number(g.ordersDB, `SELECT count(*) FROM outlast_slot WHERE scope = 'relay' AND owner = '`+owner+`'`) == 0 {
+		g.pause(20 * time.Millisecond)
+	}
 }
 
 // check judges what is recorded so far.

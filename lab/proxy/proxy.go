@@ -304,7 +304,7 @@ func (p *Proxy) pass(l *link, d Direction, to net.Conn, data []byte) bool {
 	if d == Down && l.isDeaf() {
 		return true
 	}
-	if !l.wait(p.latency()) {
+	if d := p.latency(); d > 0 && (!l.wait(d) || !p.awaitFlow(l)) { // a stall holds what was delayed
 		return false
 	}
 	p.watch(l, d, data)

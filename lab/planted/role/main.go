@@ -67,13 +67,13 @@ func write(ctx context.Context, db *sql.DB, rec *history.Recorder) error {
 	outbox := outlast.NewOutbox(postgres.Store(db), outlast.OutboxConfig{Hooks: []outlast.Hook{rec}})
 	ledger := &history.Ledger{Engine: "postgres", Name: "orders"}
 	var writers sync.WaitGroup
-	for range 4 {
+	for range 8 {
 		writers.Go(func() {
 			for ctx.Err() == nil {
 				if err := writeOne(ctx, db, outbox, ledger, rec); err != nil && ctx.Err() == nil {
 					fmt.Fprintln(os.Stderr, "write:", err)
 				}
-				time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond)
+				time.Sleep(time.Duration(rand.IntN(80)) * time.Millisecond)
 			}
 		})
 	}
@@ -122,8 +122,8 @@ func consume(ctx context.Context, name string, db *sql.DB, rec *history.Recorder
 		Middleware: []outlast.Middleware{rec.Middleware(&history.Ledger{Engine: "postgres", Name: "billing"})},
 		Handlers: []outlast.Handler{outlast.Handle(placed, func(ctx context.Context, _ outlast.Tx, _ outlast.Received[order]) error {
 			wait := time.Duration(rand.IntN(60)) * time.Millisecond
-			if rand.IntN(20) == 0 {
-				wait *= 20
+			if rand.IntN(10) == 0 { // longer than a reconnect
+				wait = time.Duration(500+rand.IntN(1500)) * time.Millisecond
 			}
 			time.Sleep(wait)
 			return nil
