@@ -3,6 +3,7 @@
 package planted
 
 import (
+	"bytes"
 	"cmp"
 	"database/sql"
 	"fmt"
@@ -192,6 +193,18 @@ func (g *rig) kill(name string) {
 	}
 }
 
+// stop ends a process in good order, or kills it after ten seconds.
+func (g *rig) stop(name string) {
+	p := g.procs[name]
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+		delete(g.procs, name)
+	case <-time.After(10 * time.Second):
+		g.kill(name)
+	}
+}
+
 // rebind takes the group's bindings away, or makes them again.
 func (g *rig) rebind(on bool) {
 	g.t.Helper()
@@ -249,16 +262,35 @@ func (g *rig) storm() {
 		g.pause(300 * time.Millisecond)
 		g.fault("consumer loses its broker", 20*time.Millisecond, g.consumerMQ.Cut, func() { g.restore(g.consumerMQ) })
 	}
-	g.fault("broker has no binding", 500*time.Millisecond, func() { g.rebind(false) }, func() { g.rebind(true) })
-	// Slow first, so that a settlement is surely on its way when nothing passes any more:
-	// it arrives after the lease has passed to relay 2.
-	g.relayDB.Delay(100 * time.Millisecond)
-	g.pause(600 * time.Millisecond)
+	// Slow first: what was just confirmed is then on its way to be settled when nothing
+	// passes any more, and arrives after the lease has passed to relay 2.
+	g.confirms("relay-1", 3)
+	g.relayDB.Delay(200 * time.Millisecond)
+	g.pause(300 * time.Millisecond) // what was on its way has passed
+	g.confirms("relay-1", 1)
 	g.fault("relay loses its database", 4*time.Second, g.relayDB.Stall, func() { g.restore(g.relayDB) })
+	g.fault("broker has no binding", 500*time.Millisecond, func() { g.rebind(false) }, func() { g.rebind(true) })
 	g.fault("broker down for relays", 1500*time.Millisecond, g.relayMQ.Cut, func() { g.restore(g.relayMQ) })
 	g.rec.Fault("consumer killed", "", "")
 	g.kill("consumer-1")
 	g.start("consumer-1")
+}
+
+// confirms waits until a relay has got n more confirms, or for five seconds: one with a
+// bug may never get any.
+func (g *rig) confirms(name string, n int) {
+	g.t.Helper()
+	number := func() int {
+		data, err := os.ReadFile(filepath.Join(g.histories, name+".jsonl"))
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		return bytes.Count(data, []byte(`"e":"confirm","o":"ack"`))
+	}
+	before := number()
+	for limit := time.Now().Add(5 * time.Second); number() < before+n && time.Now().Before(limit); {
+		g.pause(10 * time.Millisecond)
+	}
 }
 
 // leased waits until a relay has slots.
@@ -286,13 +318,10 @@ func (g *rig) check() *check.Report {
 // rest ends the writer, waits until nothing moves any more, and records the facts.
 func (g *rig) rest(patience time.Duration) {
 	g.t.Helper()
-	p := g.procs["writer"]
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	<-p.done
-	delete(g.procs, "writer")
+	g.stop("writer")
 	g.rec.Quiesce(g.settled(patience))
 	for _, name := range []string{"relay-1", "relay-2", "consumer-1", "consumer-2"} {
-		g.kill(name)
+		g.stop(name) // in good order: a kill would count as a fault
 	}
 	for name, db := range map[string]*sql.DB{"orders": g.ordersDB, "billing": g.billingDB} {
 		if err := (&history.Ledger{Engine: "postgres", Name: name}).Read(g.t.Context(), db, g.rec); err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -23,6 +24,9 @@ import (
 type order struct {
 	ID string `json:"id"`
 }
+
+// errNowAndThen has messages tried again.
+var errNowAndThen = errors.New("now and then")
 
 var placed = outlast.Event[order]("order.placed", 1)
 
@@ -126,6 +130,9 @@ func consume(ctx context.Context, name string, db *sql.DB, rec *history.Recorder
 				wait = time.Duration(500+rand.IntN(1500)) * time.Millisecond
 			}
 			time.Sleep(wait)
+			if rand.IntN(50) == 0 {
+				return errNowAndThen
+			}
 			return nil
 		})},
 	})
