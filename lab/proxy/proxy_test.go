@@ -76,6 +76,20 @@ func wantRead(t *testing.T, conn net.Conn, text string) {
 	}
 }
 
+// wantNothing waits for as long as given, in which nothing may come.
+func wantNothing(t *testing.T, conn net.Conn, d time.Duration) {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(d)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes came, %v", n, err)
+	}
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // wantEnd reads to the end and returns what came before it.
 func wantEnd(t *testing.T, conn net.Conn) []byte {
 	t.Helper()
@@ -177,15 +191,7 @@ func TestProxy(t *testing.T) {
 		fresh := dial(t, p)
 		for _, conn := range []net.Conn{old, fresh} {
 			send(t, conn, "held")
-			if err := conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-				t.Fatal(err)
-			}
-			if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatalf("a stalled proxy passed %d bytes, %v", n, err)
-			}
-			if err := conn.SetReadDeadline(time.Time{}); err != nil {
-				t.Fatal(err)
-			}
+			wantNothing(t, conn, 100*time.Millisecond)
 		}
 		if err := p.Restore(); err != nil {
 			t.Fatal(err)
@@ -204,6 +210,35 @@ func TestProxy(t *testing.T) {
 			t.Errorf("a stalled proxy passed %q", got)
 		}
 	})
+}
+
+func TestProxy_Stall_holds_what_was_delayed(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	p, err := proxy.New(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	client := dial(t, p)
+	target, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	p.Delay(300 * time.Millisecond)
+	send(t, client, "held")
+	wantNothing(t, target, 20*time.Millisecond) // the proxy has it, and lets it wait
+	p.Stall()
+	wantNothing(t, target, 500*time.Millisecond)
+	if err := p.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	wantRead(t, target, "held")
 }
 
 func TestProxy_CutAfter_passes_exactly_as_many_bytes(t *testing.T) {
