@@ -142,7 +142,7 @@ failures: ## Run the tests of the catalogue of failures and write docs/failures.
 .PHONY: planted
 planted: ## Prove the checker of histories: ten known bugs, each caught, and none without one
 	@lab/install
-	cd lab && OUTLAST_TEST_PLANTED=all OUTLAST_TEST_PLANTED_TABLE=$(CURDIR)/bin/planted.md $(GO) test -count=1 -v -timeout 1h ./planted
+	cd lab && OUTLAST_TEST_PLANTED=all OUTLAST_TEST_PLANTED_PAGE=$(CURDIR)/docs/proof/planted-bugs.md $(GO) test -count=1 -v -timeout 1h ./planted
 
 # KEEP=1 writes the pictures of docs/console anew: look at them before you commit them.
 .PHONY: console-test

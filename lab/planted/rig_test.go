@@ -75,6 +75,7 @@ type rig struct {
 	consumerMQ *proxy.Proxy // of consumer 1
 	procs      map[string]*process
 	began      time.Time
+	storms     int
 }
 
 type process struct {
@@ -256,6 +257,7 @@ func (g *rig) restore(p *proxy.Proxy) {
 
 // storm is about ten seconds of every fault that a bug may need.
 func (g *rig) storm() {
+	g.storms++
 	for range 3 {
 		g.pause(300 * time.Millisecond)
 		g.fault("relay loses its broker", 20*time.Millisecond, g.relayMQ.Cut, func() { g.restore(g.relayMQ) })
@@ -276,8 +278,8 @@ func (g *rig) storm() {
 	g.start("consumer-1")
 }
 
-// confirms waits until a relay has got n more confirms, or for five seconds: one with a
-// bug may never get any.
+// confirms waits until a relay has got n more confirms, or for five seconds. One that has
+// no slots, by a bug, gets none.
 func (g *rig) confirms(name string, n int) {
 	g.t.Helper()
 	number := func() int {
@@ -288,7 +290,7 @@ func (g *rig) confirms(name string, n int) {
 		return bytes.Count(data, []byte(`"e":"confirm","o":"ack"`))
 	}
 	before := number()
-	for limit := time.Now().Add(5 * time.Second); number() < before+n && time.Now().Before(limit); {
+	for limit := time.Now().Add(5 * time.Second); number() < before+n && g.slots(name) > 0 && time.Now().Before(limit); {
 		g.pause(10 * time.Millisecond)
 	}
 }
@@ -296,9 +298,15 @@ func (g *rig) confirms(name string, n int) {
 // leased waits until a relay has slots.
 func (g *rig) leased(owner string) {
 	g.t.Helper()
-	for g.number(g.ordersDB, `SELECT count(*) FROM outlast_slot WHERE scope = 'relay' AND owner = '`+owner+`'`) == 0 {
+	for g.slots(owner) == 0 {
 		g.pause(20 * time.Millisecond)
 	}
+}
+
+// slots is how many a relay has.
+func (g *rig) slots(owner string) int {
+	g.t.Helper()
+	return g.number(g.ordersDB, `SELECT count(*) FROM outlast_slot WHERE scope = 'relay' AND owner = $1`, owner)
 }
 
 // check judges what is recorded so far.
@@ -351,9 +359,9 @@ func (g *rig) settled(patience time.Duration) bool {
 	return false
 }
 
-func (g *rig) number(db *sql.DB, query string) (n int) {
+func (g *rig) number(db *sql.DB, query string, args ...any) (n int) {
 	g.t.Helper()
-	if err := db.QueryRowContext(g.t.Context(), query).Scan(&n); err != nil {
+	if err := db.QueryRowContext(g.t.Context(), query, args...).Scan(&n); err != nil {
 		g.t.Fatalf("%s: %v", query, err)
 	}
 	return n
