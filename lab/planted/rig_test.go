@@ -255,9 +255,14 @@ func (g *rig) restore(p *proxy.Proxy) {
 	}
 }
 
-// storm is about ten seconds of every fault that a bug may need.
+// storm is about twelve seconds of every fault that a bug may need.
 func (g *rig) storm() {
 	g.storms++
+	g.confirms("relay-1", 3)
+	g.relayMQ.Delay(50 * time.Millisecond) // so that publishes are on their way
+	g.pause(300 * time.Millisecond)
+	g.fault("broker down for relays", 1500*time.Millisecond, g.relayMQ.Cut, func() { g.restore(g.relayMQ) })
+	g.confirms("relay-1", 3)
 	for range 3 {
 		g.pause(300 * time.Millisecond)
 		g.fault("relay loses its broker", 20*time.Millisecond, g.relayMQ.Cut, func() { g.restore(g.relayMQ) })
@@ -272,7 +277,6 @@ func (g *rig) storm() {
 	g.confirms("relay-1", 1)
 	g.fault("relay loses its database", 4*time.Second, g.relayDB.Stall, func() { g.restore(g.relayDB) })
 	g.fault("broker has no binding", 500*time.Millisecond, func() { g.rebind(false) }, func() { g.rebind(true) })
-	g.fault("broker down for relays", 1500*time.Millisecond, g.relayMQ.Cut, func() { g.restore(g.relayMQ) })
 	g.rec.Fault("consumer killed", "", "")
 	g.kill("consumer-1")
 	g.start("consumer-1")
