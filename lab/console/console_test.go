@@ -190,6 +190,23 @@ func (s *scene) pages() map[string]string {
 		"timeline": "flow?as=timeline&id=" + s.first, "sequence": "flow?as=sequence&id=" + s.first, "causes": "flow?as=graph&id=" + s.first, "operations": "operations", "audit": "audit"}
 }
 
+// axe returns what axe-core finds wrong with the page for people who use other senses or
+// hands, when OUTLAST_TEST_AXE names its script.
+func (s *scene) axe() (found []string) {
+	s.Helper()
+	name := os.Getenv("OUTLAST_TEST_AXE")
+	if name == "" {
+		return nil
+	}
+	script, err := os.ReadFile(name)
+	must(s.T, err)
+	s.run(chromedp.Evaluate(string(script)+";0", nil), chromedp.Evaluate(
+		`axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']}).then(r =>
+			r.violations.map(v => v.id + ' (' + v.impact + '): ' + v.nodes.slice(0, 3).map(n => n.html.slice(0, 200)).join(' | ')))`,
+		&found, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
+	return found
+}
+
 // OUTLAST_TEST_SCREENSHOTS names a folder to keep pictures of pages in.
 func TestPagesInABrowser(t *testing.T) {
 	s := newScene(t)
@@ -206,6 +223,9 @@ func TestPagesInABrowser(t *testing.T) {
 				chromedp.Evaluate(`document.querySelectorAll('h1').length`, &headings))
 			if wide > 0 {
 				t.Errorf("%s %s is %d pixels wider than the window", name, look.name, wide)
+			}
+			for _, v := range s.axe() {
+				t.Errorf("%s %s: %s", name, look.name, v)
 			}
 			if headings != 1 {
 				t.Errorf("%s has %d headings", name, headings)
