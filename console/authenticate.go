@@ -89,6 +89,7 @@ func Basic(users map[string]User) (Authenticator, error) {
 			bad = append(bad, outlast.FieldError{Field: "user " + strconv.Quote(name), Limit: "a name without a colon, with a hash made by HashPassword", Given: "another one"})
 		}
 		b.users[name] = basicUser{hash, u.Grants}
+		b.rounds = max(b.rounds, hash.rounds)
 	}
 	if len(bad) > 0 || len(users) == 0 {
 		return nil, &outlast.Error{Op: "read the console's users", Code: outlast.CodeInvalid, Fields: bad}
@@ -104,6 +105,7 @@ type basicUser struct {
 type basic struct {
 	users   map[string]basicUser
 	secret  [32]byte
+	rounds  int           // the most of any user
 	hashing chan struct{} // guesses must not take every processor
 
 	mu       sync.Mutex
@@ -139,7 +141,7 @@ func (b *basic) right(r *http.Request, name, password string) bool {
 	}
 	user, known := b.users[name]
 	if !known { // an unknown name takes as long as a known one
-		user.hash = passwordHash{rounds: hashRounds, salt: b.secret[:16], key: make([]byte, 32)}
+		user.hash = passwordHash{rounds: b.rounds, salt: b.secret[:16], key: make([]byte, 32)}
 	}
 	if !user.hash.matches(password) || !known {
 		return false
