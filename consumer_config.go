@@ -116,10 +116,11 @@ func (c *ConsumerConfig) setDefaults() {
 
 func (c *ConsumerConfig) validate() error {
 	bad := c.check()
+	bad.broker(c.Broker)
 	return bad.err("new consumer "+quoted(c.Group), "")
 }
 
-// check returns every bad field and declaration.
+// check returns every bad field and declaration, but for what the broker says of its own.
 func (c *ConsumerConfig) check() fieldErrors {
 	var bad fieldErrors
 	if !validServiceName(c.Group) {

@@ -79,12 +79,16 @@ func (r *consumerRun) prepare() error {
 		if err == nil {
 			err = r.beat(r.stop)
 		}
+		if r.stop.Err() != nil {
+			return r.stop.Err()
+		}
+		if err != nil && !Retryable(err) {
+			return err // not noted, as nothing is tried again
+		}
 		r.c.noteStore(partBeat, err)
 		if err == nil {
 			r.hear()
-		}
-		if err == nil || !Retryable(err) {
-			return err
+			return nil
 		}
 		if !sleep(r.stop, jitter(doubling(holdFirst, holdLongest, n)), nil) {
 			return r.stop.Err()

@@ -133,6 +133,13 @@ func setDefault[T comparable](p *T, v T) {
 }
 
 func (c *RelayConfig) validate() error {
+	bad := c.check()
+	bad.broker(c.Broker)
+	return bad.err("new relay", "")
+}
+
+// check returns every bad field, but for what the broker says of its own.
+func (c *RelayConfig) check() fieldErrors {
 	var bad fieldErrors
 	if !validServiceName(c.Source) {
 		bad.add("RelayConfig.Source", serviceNameRule, quoted(c.Source))
@@ -160,7 +167,7 @@ func (c *RelayConfig) validate() error {
 		inRange(&bad, "RelayConfig.SentLog.Bytes", n, 1<<20, 1<<50)
 	}
 	inRange(&bad, "RelayConfig.Grace", c.Grace, 0, 5*time.Minute)
-	return bad.err("new relay", "")
+	return bad
 }
 
 const serviceNameRule = "1 to 63 lower-case letters, digits and '-', starting with a letter"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 )
 
@@ -122,9 +123,9 @@ func (c *ServiceConfig) validate() error {
 	if c.Outbox.MaxBody < 0 || c.Outbox.MaxBody > MaxBody {
 		bad.add("ServiceConfig.Outbox.MaxBody", fmt.Sprintf("1..%d, or 0 for %d", MaxBody, DefaultMaxBody), c.Outbox.MaxBody)
 	}
-	if whole := len(bad) == 0; whole && !c.WithoutRelay {
-		_, err := NewRelay(c.Relay)
-		bad.join("Relay", err)
+	bad.broker(c.Broker)
+	if !c.WithoutRelay {
+		c.checkRelay(&bad)
 	}
 	names := map[string]bool{}
 	for _, g := range c.Groups {
@@ -140,8 +141,40 @@ func (c *ServiceConfig) validate() error {
 				bad = append(bad, f)
 			}
 		}
+		c.checkGroupBroker(&bad, g)
 	}
 	return bad.err("new service "+quoted(c.Name), "")
+}
+
+// checkRelay adds what is wrong with the relay's settings. What it has of the service
+// is reported once, as the service's.
+func (c *ServiceConfig) checkRelay(bad *fieldErrors) {
+	relay := c.Relay
+	relay.setDefaults()
+	for _, f := range relay.check() {
+		if f.Field != "RelayConfig.Source" && f.Field != "RelayConfig.Store" && f.Field != "RelayConfig.Broker" {
+			*bad = append(*bad, f)
+		}
+	}
+}
+
+// checkGroupBroker adds what a group's own broker says; the service's is told already.
+func (c *ServiceConfig) checkGroupBroker(bad *fieldErrors, g ConsumerConfig) {
+	var own fieldErrors
+	own.broker(g.Broker)
+	for _, f := range own {
+		if !slices.Contains(*bad, f) {
+			f.Field = fmt.Sprintf("group %q: %s", g.Group, f.Field)
+			*bad = append(*bad, f)
+		}
+	}
+}
+
+// broker adds what a broker says is wrong with its address and options.
+func (f *fieldErrors) broker(b Broker) {
+	if v, ok := b.(interface{ Validate() error }); ok {
+		f.join("Broker", v.Validate())
+	}
 }
 
 // join adds another constructor's fields.

@@ -3,6 +3,7 @@ package outlast_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -97,9 +98,22 @@ func testPermanent(t *testing.T) {
 	if err := store.Migrations().Down(context.Background(), 0); err != nil {
 		t.Fatal(err)
 	}
-	s := newService(t, store, memory.NewBroker())
+	var log strings.Builder
+	s, err := outlast.NewService(outlast.ServiceConfig{
+		Name: "billing", Store: store, Broker: memory.NewBroker(), WithoutRelay: true, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Handlers: []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error { return nil })},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Run(context.Background()); outlast.CodeOf(err) != outlast.CodeSchema {
 		t.Errorf("Run returned %v, want the schema's error", err)
+	}
+	if strings.Contains(log.String(), "trying again") {
+		t.Errorf("the log promises what Run does not do: %s", log.String())
+	}
+	if err := newService(t, store, memory.NewBroker()).Run(context.Background()); outlast.CodeOf(err) != outlast.CodeSchema {
+		t.Errorf("with a relay, Run returned %v, want the schema's error", err)
 	}
 }
 
@@ -197,6 +211,51 @@ func TestNewServiceNamesEveryBadField(t *testing.T) {
 	} {
 		if !slices.ContainsFunc(fields, func(f string) bool { return strings.HasSuffix(f, want) }) {
 			t.Errorf("no field %q among %q", want, fields)
+		}
+	}
+}
+
+// badBroker knows without a connection that its settings are wrong.
+type badBroker struct {
+	*memory.Broker
+	address string
+}
+
+func (b badBroker) Validate() error {
+	return &outlast.Error{Op: "open", Code: outlast.CodeInvalid, Fields: []outlast.FieldError{{Field: "address", Limit: "a URL", Given: b.address}}}
+}
+
+func TestConstructorsNameTheBadFieldsOfTheBroker(t *testing.T) {
+	t.Parallel()
+	broker := badBroker{memory.NewBroker(), "first"}
+	handlers := []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error { return nil })}
+	store := memory.NewStore()
+	_, ofService := outlast.NewService(outlast.ServiceConfig{
+		Name: "Bad Name", Store: store, Broker: broker, Handlers: handlers, Relay: outlast.RelayConfig{Lanes: 65},
+		Groups: []outlast.ConsumerConfig{{Group: "audit", Handlers: handlers, Broker: badBroker{memory.NewBroker(), "second"}}},
+	})
+	_, ofRelay := outlast.NewRelay(outlast.RelayConfig{Source: "orders", Store: store, Broker: broker, Lanes: 65})
+	_, ofConsumer := outlast.NewConsumer(outlast.ConsumerConfig{Group: "billing", Store: store, Broker: broker, Handlers: handlers, Workers: 2000})
+	for _, c := range []struct {
+		name string
+		err  error
+		want []string
+	}{
+		{"service", ofService, []string{"ServiceConfig.Name", "address", "RelayConfig.Lanes", `group "Bad Name": ConsumerConfig.Group`, `group "audit": address`}},
+		{"relay", ofRelay, []string{"RelayConfig.Lanes", "address"}},
+		{"consumer", ofConsumer, []string{"ConsumerConfig.Workers", "address"}},
+	} {
+		var e *outlast.Error
+		if !errors.As(c.err, &e) || e.Code != outlast.CodeInvalid {
+			t.Errorf("%s: %v", c.name, c.err)
+			continue
+		}
+		var fields []string
+		for _, f := range e.Fields {
+			fields = append(fields, f.Field)
+		}
+		if !slices.Equal(fields, c.want) {
+			t.Errorf("%s: fields %q, want %q", c.name, fields, c.want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -73,8 +74,9 @@ type Server struct {
 // Start runs a server on a directory, which is made when missing, and returns when
 // it takes connections and has written its address for [Connect]. No signal is
 // handled. Messages acknowledged before the process died, in whatever way, are
-// there again. A directory that another process owns is a CodeConflict; a port that
-// somebody else has taken is a CodeUnavailable.
+// there again. A directory that another process owns is a CodeConflict, one that this
+// user may not write a CodeDenied; a port that somebody else has taken is a
+// CodeUnavailable.
 func Start(dir string, opts ...Option) (*Server, error) {
 	var set settings
 	for _, o := range opts {
@@ -88,10 +90,15 @@ func Start(dir string, opts ...Option) (*Server, error) {
 	if set.port < 0 || set.port > 65535 {
 		return nil, &outlast.Error{Op: op, Code: outlast.CodeInvalid, Fields: []outlast.FieldError{{Field: "Port", Limit: "0 to 65535", Given: strconv.Itoa(set.port)}}}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); errors.Is(err, fs.ErrPermission) {
+		return nil, denied(op, err)
+	} else if err != nil {
 		return nil, &outlast.Error{Op: op, Code: outlast.CodeInvalid, Err: err}
 	}
 	lock, err := own(filepath.Join(dir, lockFile))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, denied(op, err)
+	}
 	if err != nil {
 		return nil, &outlast.Error{Op: op, Code: outlast.CodeConflict, Err: err, Hint: "another process runs it; use its address (embedded.Connect)"}
 	}
@@ -203,14 +210,24 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Connect returns the address of the server that runs, or last ran, on a directory.
 // It stays the same over restarts. A directory where none ever ran is a
-// CodeNotFound. The address holds the token: do not log it.
+// CodeNotFound, one that this user may not read a CodeDenied. The address holds the token: do not log it.
 func Connect(dir string) (string, error) {
+	op := fmt.Sprintf("find embedded broker in %q", dir)
 	u, err := readAddress(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return "", denied(op, err)
+	}
 	if err != nil {
-		return "", &outlast.Error{Op: fmt.Sprintf("find embedded broker in %q", dir), Code: outlast.CodeNotFound, Err: err,
+		return "", &outlast.Error{Op: op, Code: outlast.CodeNotFound, Err: err,
 			Hint: "start the process that owns the directory first"}
 	}
 	return u.String(), nil
+}
+
+// denied is an error of the system, which names the path, about missing permission.
+func denied(op string, err error) error {
+	return &outlast.Error{Op: op, Code: outlast.CodeDenied, Err: err,
+		Hint: "run as the user who owns the directory; it and its files are for that one user alone"}
 }
 
 func readAddress(dir string) (*url.URL, error) {

@@ -111,7 +111,7 @@ func mapped(op string, err error) error {
 	case codeReadonly:
 		e.Code, e.Hint = outlast.CodeUnavailable, "make the database file and its folder writable for this user"
 	case codeCantOpen:
-		e.Code, e.Hint = outlast.CodeUnavailable, "the folder must exist, and it and the files beside the database must be accessible"
+		e.Code, e.Hint = outlast.CodeUnavailable, "the folder must exist, and this user must have permission to read and write it, the database file and the files beside it"
 	case codeNotADB:
 		e.Hint = "check the path: this file is something else; if it was a database, restore it from a backup"
 	case codeCorrupt:

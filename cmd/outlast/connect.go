@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -36,6 +38,8 @@ type database struct {
 	at  string // without secrets
 	// outboxBytes is the room that the outbox and the held take on disk.
 	outboxBytes func(ctx context.Context) (int64, error)
+	// receivers returns the groups that run or received something.
+	receivers func(ctx context.Context) ([]string, error)
 	// examine adds findings about the server's settings.
 	examine func(ctx context.Context, d *diagnosis) error
 }
@@ -60,7 +64,7 @@ func (p *program) openDatabase(ctx context.Context) (*database, error) {
 		return nil, err
 	}
 	if a.scheme == "sqlite" {
-		return p.openSQLite(a)
+		return p.openSQLite(ctx, a)
 	}
 	return p.openPostgres(ctx, a)
 }
@@ -89,6 +93,9 @@ func (p *program) openPostgres(ctx context.Context, a address) (*database, error
 	}
 	d := &database{Store: p.postgresStore(db), sql: db, at: a.safe}
 	d.outboxBytes = func(ctx context.Context) (int64, error) { return postgresBytes(ctx, db, p.schema, p.prefix) }
+	d.receivers = func(ctx context.Context) ([]string, error) {
+		return groupsIn(ctx, db, p.prefix, cmp.Or(p.schema, "public"))
+	}
 	d.examine = func(ctx context.Context, out *diagnosis) error { return examinePostgres(ctx, db, out) }
 	return d, nil
 }
@@ -109,7 +116,7 @@ func (p *program) postgresOptions(schema string) (opts []postgres.Option) {
 	return opts
 }
 
-func (p *program) openSQLite(a address) (*database, error) {
+func (p *program) openSQLite(ctx context.Context, a address) (*database, error) {
 	if p.schema != "" {
 		return nil, usage("connect to the database", "--schema", "not given for SQLite, which has none", "given", "")
 	}
@@ -120,8 +127,13 @@ func (p *program) openSQLite(a address) (*database, error) {
 	if err != nil {
 		return nil, &outlast.Error{Op: "open " + a.safe, Code: outlast.CodeUnavailable, Err: err}
 	}
+	if err := mayRead(ctx, db, a); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
 	d := &database{Store: p.sqliteStore(db), sql: db, at: a.safe}
 	d.outboxBytes = func(context.Context) (int64, error) { return sqliteBytes(a.path) }
+	d.receivers = func(ctx context.Context) ([]string, error) { return groupsIn(ctx, db, p.prefix) }
 	d.examine = func(ctx context.Context, out *diagnosis) error { return examineSQLite(ctx, db, out) }
 	return d, nil
 }
@@ -154,6 +166,27 @@ func (p *program) checkFile(a address) error {
 		e.Err, e.Hint = errors.New("there is no such file"), "outlast migrate up creates it"
 	}
 	return e
+}
+
+// mayRead says that permission is missing where SQLite only says that it is unable to
+// open the file. The file is opened here only after SQLite could not: closing it would
+// release the locks that this process has on it.
+func mayRead(ctx context.Context, db *sql.DB, a address) error {
+	if _, err := os.Stat(a.path); err != nil {
+		return nil // it is to be made
+	}
+	if db.PingContext(ctx) == nil {
+		return nil
+	}
+	f, err := os.Open(a.path)
+	if err == nil {
+		_ = f.Close()
+	}
+	if !errors.Is(err, fs.ErrPermission) {
+		return nil // the first statement tells more
+	}
+	return &outlast.Error{Op: "open " + a.safe, Code: outlast.CodeDenied, Err: err,
+		Hint: "run as a user who may read and write the file and its folder"}
 }
 
 // migrator returns the migrations of an engine, without a connection.
@@ -301,6 +334,9 @@ func (p *program) openEmbedded(ctx context.Context, a address) (*broker, error) 
 // joinEmbedded connects to the process that runs the server of a directory.
 func (p *program) joinEmbedded(ctx context.Context, a address) (*broker, error) {
 	address, err := embedded.Connect(a.path)
+	if outlast.CodeOf(err) == outlast.CodeDenied {
+		return nil, err
+	}
 	if err == nil {
 		p.secrets.learn(address)
 		err = answers(ctx, address)

@@ -66,8 +66,7 @@ const maxPage = 10_000
 func (s *selection) bulk(cmd *cobra.Command, ids []string) (outlast.Filter, error) {
 	s.setIDs(ids)
 	f := s.filter
-	selects := len(ids) > 0 || f.Type != "" || f.Key != "" || f.Group != "" || f.Reason != "" ||
-		f.Fingerprint != "" || f.OlderThan != 0 || f.NewerThan != 0
+	selects := s.selects()
 	switch {
 	case !selects && !s.all:
 		return f, usage(cmd.CommandPath(), "selection", "ids, a filter, or --all for everything", "none",
@@ -78,6 +77,13 @@ func (s *selection) bulk(cmd *cobra.Command, ids []string) (outlast.Filter, erro
 		return f, usage(cmd.CommandPath(), "--limit", "positive, or 0 for no limit", fmt.Sprint(f.Limit), "")
 	}
 	return f, s.checkAges(cmd)
+}
+
+// selects reports whether ids or a filter were given.
+func (s *selection) selects() bool {
+	f := s.filter
+	return len(f.IDs) > 0 || f.Type != "" || f.Key != "" || f.Group != "" || f.Reason != "" ||
+		f.Fingerprint != "" || f.OlderThan != 0 || f.NewerThan != 0
 }
 
 // setIDs leaves the ids nil when there are none: only nil selects all.

@@ -187,6 +187,7 @@ func TestRetry(t *testing.T) {
 
 func TestPauseAndResume(t *testing.T) {
 	s := withTables(t)
+	s.bury("billing", 1)
 	contains(t, s.ok("pause", "billing", "--reason", "card service is down"), "billing is paused")
 	contains(t, s.ok("status", "--interval", "100ms"), "PAUSED: group billing", "ada@", "card service is down")
 	s.ok("resume", "billing")
@@ -194,4 +195,46 @@ func TestPauseAndResume(t *testing.T) {
 		t.Errorf("still paused: %+v", report.Groups)
 	}
 	s.fails(exitUsage, []string{"GROUP"}, "pause")
+}
+
+func TestPauseRefusesAGroupThatTheDatabaseDoesNotKnow(t *testing.T) {
+	s := withTables(t)
+	s.fails(exitFailure, []string{`no group "mialer"`, "none at all", "--force"}, "pause", "mialer")
+	s.bury("mailer", 1)
+	s.receive("billing", 1, func(outlast.InboxTx, *outlast.Message) error { return nil }) // handled: only the inbox has it
+	s.record(func(db *database) error { return db.Journal().Hear(t.Context(), "hearer", []string{"order.placed.v1"}) })
+	s.record(func(db *database) error {
+		_, err := db.Inbox().Alive(t.Context(), "starter", "i-1")
+		return err
+	})
+	for _, deed := range []string{"pause", "resume"} {
+		s.fails(exitFailure, []string{`no group "mialer"`, "billing, hearer, mailer, starter", "--force"}, deed, "mialer")
+	}
+	for _, group := range []string{"billing", "hearer", "mailer", "starter"} {
+		s.ok("pause", group)
+		s.ok("resume", group)
+	}
+	s.ok("pause", "mialer", "--force")
+	s.ok("resume", "mialer") // what is paused is known
+	s.ok("resume", "mialer", "--force")
+}
+
+// record does something to the database of the shell.
+func (s *shell) record(do func(*database) error) {
+	s.t.Helper()
+	db, err := s.program(&syncBuffer{}, &syncBuffer{}).openDatabase(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.close()
+	if err := do(db); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func TestAnEmptyListNamesTheFilters(t *testing.T) {
+	s := withTables(t)
+	s.bury("mailer", 1)
+	contains(t, s.ok("dead", "list", "--group", "mialer"), "there are no dead letters with these filters")
+	s.fails(exitUsage, []string{`"zz"`, "12 hexadecimal digits"}, "dead", "list", "--fingerprint", "zz")
 }

@@ -131,6 +131,9 @@ func (p *program) listCommand(what, nothing, example string, fields selectionFie
 				if err != nil {
 					return err
 				}
+				if s.selects() || f.After != 0 {
+					return p.printItems(items, f.Limit, nothing+" with these filters")
+				}
 				return p.printItems(items, f.Limit, nothing)
 			})
 		},

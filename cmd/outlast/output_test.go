@@ -103,11 +103,42 @@ func TestStatusRate(t *testing.T) {
 		{"grows", 600, 1000, "; growing by 200/s"},
 		{"stands still", 600, 600, "; not shrinking"},
 		{"was beyond counting", outlast.CountLimit + 1, 600, ""},
+		{"too few for a trend", 12, 9, ""},
 	} {
 		r := at(12, c.is)
 		r.compare(at(10, c.was))
 		if got := r.drainText(); got != c.wantDrain {
 			t.Errorf("%s: %q, want %q", c.name, got, c.wantDrain)
+		}
+	}
+}
+
+// TestStatusPromisesNothingOfTheHeld: they wait for something other than their turn.
+func TestStatusPromisesNothingOfTheHeld(t *testing.T) {
+	at := func(second, pending, held int) *statusReport {
+		return &statusReport{StoreStatus: &outlast.StoreStatus{
+			Now:     time.Unix(int64(second), 0),
+			Pending: []outlast.RouteStatus{{Type: "a.v1", Count: pending}},
+			Held:    []outlast.HeldStatus{{Type: "b.v1", Reason: outlast.HeldUnroutable, Count: held}},
+		}}
+	}
+	for _, c := range []struct {
+		name           string
+		was, is        *statusReport
+		held, drain    string
+		drains, shrink bool
+	}{
+		{"one of two was sent, the other is held", at(10, 1, 1), at(12, 0, 1), ", all held", "", false, true},
+		{"pending drain, held stay", at(10, 1000, 5000), at(12, 600, 5000), ", 5,000 of them held", "; shrinking by 200/s, drained in 3s", true, true},
+		{"pending become held", at(10, 1000, 0), at(12, 600, 400), ", 400 of them held", "; not shrinking", false, false},
+	} {
+		c.is.compare(c.was)
+		n, _ := toSend(c.is.StoreStatus)
+		if got := c.is.heldText(n) + c.is.drainText(); got != c.held+c.drain {
+			t.Errorf("%s: %q, want %q", c.name, got, c.held+c.drain)
+		}
+		if drains, shrinks := c.is.DrainSeconds != nil, *c.is.RatePerSecond > 0; drains != c.drains || shrinks != c.shrink {
+			t.Errorf("%s: drains %v, shrinks %v", c.name, drains, shrinks)
 		}
 	}
 }

@@ -9,39 +9,52 @@ import (
 )
 
 func (p *program) pauseCommand() *cobra.Command {
-	var reason string
+	var (
+		reason string
+		force  bool
+	)
 	cmd := &cobra.Command{
 		Use:   "pause GROUP",
 		Short: "Stop a group's consumers from starting messages, until resume",
 		Long: `Pause stops every instance of a group from handling messages; what it has in hand
 it finishes. Messages go on collecting in the group's queues. The group notices
-within a few seconds.`,
+within a few seconds. A group that the database does not know is refused, unless
+--force is given: it then waits for resume when it starts for the first time.`,
 		Example: "  outlast pause billing --reason \"card service is down\"",
 		Args:    args("GROUP"),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			return p.setPaused(cmd.Context(), given[0], true, reason)
+			return p.setPaused(cmd.Context(), cmd.CommandPath(), given[0], true, force, reason)
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why you do this, for the record and for status")
+	cmd.Flags().BoolVar(&force, "force", false, "also a group that the database does not know, before its first start")
 	return cmd
 }
 
 func (p *program) resumeCommand() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use:     "resume GROUP",
 		Short:   "Let a paused group go on",
 		Example: "  outlast resume billing",
 		Args:    args("GROUP"),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			return p.setPaused(cmd.Context(), given[0], false, "")
+			return p.setPaused(cmd.Context(), cmd.CommandPath(), given[0], false, force, "")
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "also a group that the database does not know")
+	return cmd
 }
 
-func (p *program) setPaused(ctx context.Context, group string, paused bool, reason string) error {
+func (p *program) setPaused(ctx context.Context, op, group string, paused, force bool, reason string) error {
 	return p.withDatabase(ctx, func(ctx context.Context, db *database) error {
 		ctx, cancel := p.brief(ctx)
 		defer cancel()
+		if !force {
+			if err := db.checkGroup(ctx, op, group); err != nil {
+				return err
+			}
+		}
 		if err := db.Operator().SetPaused(ctx, group, paused, p.action(reason)); err != nil {
 			return err
 		}

@@ -58,7 +58,7 @@ func (p *program) withPlaces(ctx context.Context, f *placeFlags, fn func(ctx con
 		}
 		all.Go(func() {
 			if a.scheme == "sqlite" {
-				opened[i], errs[i] = p.openSQLite(a)
+				opened[i], errs[i] = p.openSQLite(ctx, a)
 				return
 			}
 			if opened[i], errs[i] = p.openPostgres(ctx, a); errs[i] == nil && schema != p.schema {

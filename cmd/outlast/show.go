@@ -117,7 +117,7 @@ func wholeFingerprint(ctx context.Context, op string, list lister, f outlast.Fil
 		return f, nil
 	}
 	if len(given) < minFingerprintDigits {
-		return f, usage(op, "--fingerprint", fmt.Sprintf("%d digits, or at least the first %d", fingerprintDigits, minFingerprintDigits), fmt.Sprint(len(given)), "")
+		return f, usage(op, "--fingerprint", fmt.Sprintf("%d hexadecimal digits, or at least the first %d", fingerprintDigits, minFingerprintDigits), fmt.Sprintf("%q", given), "")
 	}
 	scan := f
 	scan.Fingerprint, scan.After, scan.Limit = "", 0, maxPage

@@ -19,8 +19,9 @@ type statusReport struct {
 	// RatePerSecond is by how much the backlog shrank: negative while it grows. It is
 	// missing when a count reached its limit.
 	RatePerSecond *float64 `json:"rate_per_second,omitempty"`
-	// DrainSeconds is how long the backlog lasts at this rate; missing when it does
-	// not shrink.
+	// DrainSeconds is how long what is pending lasts at this rate; missing when the
+	// backlog does not shrink, and when so little is pending that there is no trend. What
+	// is held is not in it: it waits for something other than its turn.
 	DrainSeconds *float64 `json:"drain_seconds,omitempty"`
 	Warnings     []string `json:"warnings"`
 }
@@ -37,7 +38,7 @@ func (p *program) statusCommand() *cobra.Command {
 		Long: `Status counts what is pending, held, in retry and dead, with the age of the oldest,
 and shows the relays alive and the groups that are paused. It looks twice, a second
 apart (--interval), to tell the rate: by how much the backlog shrank, with what was
-enqueued meanwhile counted against it. Counting stops at 1,000,000 of a kind.
+enqueued meanwhile counted against it, and how long what is pending lasts at it. Counting stops at 1,000,000 of a kind.
 
 Thresholds warn of an outbox that grows towards a full disk in a long outage; they
 change nothing else. 0 turns one off.`,
@@ -118,10 +119,22 @@ func (r *statusReport) compare(before *statusReport) {
 	}
 	rate := float64(was-is) / elapsed
 	r.RatePerSecond = &rate
-	if rate > 0 {
-		drain := float64(is) / rate
+	if n := pending(r.StoreStatus); rate > 0 && n >= leastTrend {
+		drain := float64(n) / rate
 		r.DrainSeconds = &drain
 	}
+}
+
+// leastTrend is the least number of pending messages that has a trend: of fewer, two
+// looks show chance.
+const leastTrend = 10
+
+// pending counts what only waits for its turn.
+func pending(s *outlast.StoreStatus) (n int) {
+	for _, r := range s.Pending {
+		n += r.Count
+	}
+	return n
 }
 
 // toSend counts what the relay has still to send: pending, and held but not for a
@@ -188,7 +201,7 @@ func (p *program) printBacklog(r *statusReport) {
 	if !exact {
 		text = "more than " + text
 	}
-	p.printf("%s to send, the oldest for %s%s\n", text, durationText(oldestToSend(r.StoreStatus)), r.drainText())
+	p.printf("%s to send, the oldest for %s%s\n", text, durationText(oldestToSend(r.StoreStatus)), r.heldText(n)+r.drainText())
 	if len(r.Pending) == 0 {
 		return
 	}
@@ -200,9 +213,21 @@ func (p *program) printBacklog(r *statusReport) {
 	t.write(p.out)
 }
 
+// heldText tells how many of the n messages to send are held.
+func (r *statusReport) heldText(n int) string {
+	switch held := n - pending(r.StoreStatus); held {
+	case 0:
+		return ""
+	case n:
+		return ", all held"
+	default:
+		return fmt.Sprintf(", %s of them held", grouped(held))
+	}
+}
+
 func (r *statusReport) drainText() string {
 	switch {
-	case r.RatePerSecond == nil:
+	case r.RatePerSecond == nil || pending(r.StoreStatus) < leastTrend:
 		return ""
 	case r.DrainSeconds != nil && *r.DrainSeconds < math.MaxInt32:
 		return fmt.Sprintf("; shrinking by %.0f/s, drained in %s", *r.RatePerSecond, durationText(time.Duration(*r.DrainSeconds*float64(time.Second))))
