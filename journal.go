@@ -17,7 +17,8 @@ type JournalStore interface {
 	Tracking(ctx context.Context) error
 	// Facts returns what this database knows of the messages that q selects, pending
 	// and waiting ones included, at most q.Limit facts of each place. Without the
-	// tables of tracking it knows what waits and what the inbox has.
+	// tables of tracking it knows what waits and what the inbox has. What a limit cuts
+	// off are the oldest rows of a place, so that the same question has the same answer.
 	Facts(ctx context.Context, q FactQuery) (FactPage, error)
 	// Failures groups the dead letters by fingerprint, the newest first.
 	Failures(ctx context.Context, q FailureQuery) ([]Failure, error)

@@ -106,7 +106,7 @@ func trackTone(s journey.State) string {
 		return "ok"
 	case journey.Dead:
 		return "bad"
-	case journey.Unknown:
+	case journey.Unknown, journey.NotAsked:
 		return "unknown"
 	}
 	return "open"
@@ -123,7 +123,7 @@ func toneOf(s *journey.Story) string {
 	switch {
 	case len(s.Verdicts) > 0:
 		return "bad"
-	case len(s.Gaps) > 0 && tone == "ok":
+	case (len(s.Gaps) > 0 || s.Cut != "") && tone == "ok":
 		return "unknown"
 	case s.Send.State == journey.Sent && len(s.Groups) == 0 && tone == "ok":
 		return "open"

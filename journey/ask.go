@@ -3,6 +3,7 @@ package journey
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +24,8 @@ type Asker struct {
 	Places []Place
 	// Patience bounds the answer of each database. Default: ten seconds.
 	Patience time.Duration
-	// Limit is of messages. Default and greatest: 1,000.
+	// Limit is of messages: the newest are shown, each with all that is known of it.
+	// Default and greatest: 1,000.
 	Limit int
 	// Grace is how long what should happen may take before it is a verdict.
 	Grace time.Duration
@@ -45,8 +47,7 @@ type Found struct {
 	At      time.Time    `json:"at"`
 	Places  []PlaceState `json:"places"`
 	Stories []*Story     `json:"messages"`
-	// More says that a limit cut the answer off: there are other messages.
-	More bool `json:"more,omitempty"`
+	Rest
 }
 
 // Gaps names the places that could not be asked.
@@ -83,16 +84,12 @@ func (a *Asker) Message(ctx context.Context, id string) (*Found, *Story, error) 
 func (a *Asker) find(ctx context.Context, text string, q outlast.FactQuery) (*Found, error) {
 	r := a.round()
 	r.begin(ctx, q)
+	r.choose(text)
 	r.follow(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	found := &Found{Asked: text, At: time.Now().UTC(), Places: r.states, Stories: a.judged(r)}
-	found.More = r.more
-	if limit := a.limit(); len(found.Stories) > limit {
-		found.Stories, found.More = found.Stories[:limit], true
-	}
-	return found, nil
+	return &Found{Asked: text, At: time.Now().UTC(), Places: r.states, Stories: a.judged(r), Rest: r.rest}, nil
 }
 
 func (a *Asker) limit() int {
@@ -107,14 +104,15 @@ type round struct {
 	a      *Asker
 	facts  []outlast.Fact
 	states []PlaceState
-	asked  map[string]bool // ids
-	more   bool
+	asked  map[string]bool   // ids of which everybody has told all
+	cut    map[string]string // ids of which somebody has more to tell than is read, and who
+	rest   Rest
 
 	hearers []outlast.Hearer
 }
 
 func (a *Asker) round() *round {
-	r := &round{a: a, states: make([]PlaceState, len(a.Places)), asked: map[string]bool{}}
+	r := &round{a: a, states: make([]PlaceState, len(a.Places)), asked: map[string]bool{}, cut: map[string]string{}}
 	for i, p := range a.Places {
 		r.states[i].Name = p.Name
 		if p.Store == nil {
@@ -173,8 +171,20 @@ func (r *round) begin(ctx context.Context, q outlast.FactQuery) {
 	}
 }
 
+// ask puts a question that may have more answers than the limit.
 func (r *round) ask(ctx context.Context, q outlast.FactQuery) {
 	q.Limit = 10 * r.a.limit()
+	if len(r.put(ctx, q)) > 0 {
+		r.rest.More, r.rest.AtLeast = true, true
+		return // follow asks for the ids once more: their facts may be among those cut off
+	}
+	for _, id := range q.IDs {
+		r.asked[id] = true
+	}
+}
+
+// put asks everybody, adds what they know, and names those whose answer a limit cut off.
+func (r *round) put(ctx context.Context, q outlast.FactQuery) (cut []string) {
 	pages := make([]outlast.FactPage, len(r.a.Places))
 	r.each(ctx, func(ctx context.Context, i int, store outlast.Store) (err error) {
 		pages[i], err = store.Journal().Facts(ctx, q)
@@ -186,25 +196,50 @@ func (r *round) ask(ctx context.Context, q outlast.FactQuery) {
 		}
 		r.states[i].Service, r.states[i].Untracked = page.Service, !page.Tracked
 		r.facts = append(r.facts, page.Facts...)
-		r.more = r.more || page.More
+		if page.More {
+			cut = append(cut, r.states[i].Name)
+		}
 	}
-	for _, id := range q.IDs {
-		r.asked[id] = true
-	}
+	return cut
 }
 
-// follow asks everybody for the messages that were found: the inbox of a receiver knows
-// ids alone.
+// follow asks everybody for the messages that are shown: the inbox of a receiver knows
+// ids alone, and what a limit cut off may be about any of them.
 func (r *round) follow(ctx context.Context) {
 	var ids []string
 	for i := range r.facts {
-		if id := r.facts[i].ID; !r.asked[id] && len(ids) < r.a.limit() {
+		if id := r.facts[i].ID; !r.asked[id] {
 			r.asked[id] = true
 			ids = append(ids, id)
 		}
 	}
-	if len(ids) > 0 {
-		r.ask(ctx, outlast.FactQuery{IDs: ids})
+	r.whole(ctx, ids)
+}
+
+// mostHalves bounds how often the ids of one question are divided.
+const mostHalves = 64
+
+// whole asks for all that is known of these ids. When that is more than one answer
+// holds, it asks for half of them at a time; what even then is not whole is marked.
+func (r *round) whole(ctx context.Context, ids []string) {
+	lists := [][]string{ids}
+	for halves := 0; len(lists) > 0; {
+		list := lists[0]
+		lists = lists[1:]
+		if len(list) == 0 {
+			continue
+		}
+		cut := r.put(ctx, outlast.FactQuery{IDs: list, Limit: mostFacts})
+		switch {
+		case len(cut) == 0:
+		case len(list) > 1 && halves < mostHalves:
+			halves++
+			lists = append(lists, list[:len(list)/2], list[len(list)/2:])
+		default:
+			for _, id := range list {
+				r.cut[id] = strings.Join(cut, ", ")
+			}
+		}
 	}
 }
 
@@ -224,7 +259,18 @@ func (a *Asker) judged(r *round) []*Story {
 	stories := Fold(r.facts)
 	for _, s := range stories {
 		s.Gaps = slices.Clone(gaps)
+		if names := r.cut[s.ID]; names != "" {
+			s.Cut = names + " knows more of it than one answer holds"
+		}
 		s.Judge(b)
+		if s.Send.State == Unknown && s.Source != "" && len(gaps) == 0 && s.Cut == "" && !r.owned(s.Source) {
+			s.Send.State = NotAsked
+		}
 	}
 	return stories
+}
+
+// owned reports whether the outbox of a service is in a database that was asked.
+func (r *round) owned(service string) bool {
+	return slices.ContainsFunc(r.states, func(p PlaceState) bool { return p.Service == service })
 }

@@ -14,9 +14,9 @@ type Flow struct {
 	At     time.Time    `json:"at"`
 	Places []PlaceState `json:"places"`
 	Roots  []*Node      `json:"roots"`
-	// Count is of messages; More says that there are others, beyond the limit.
-	Count int  `json:"count"`
-	More  bool `json:"more,omitempty"`
+	// Count is of the messages that are shown.
+	Count int `json:"count"`
+	Rest
 }
 
 // Node is a message with those that its handling wrote. A message that others name as
@@ -35,18 +35,15 @@ func (a *Asker) Flow(ctx context.Context, id string) (*Flow, error) {
 	if flow != id {
 		r.ask(ctx, outlast.FactQuery{Flows: []string{flow}})
 	}
+	omitted := r.choose(id)
 	r.follow(ctx)
-	r.causes(ctx)
+	r.causes(ctx, omitted)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	stories := a.judged(r)
-	f := &Flow{ID: flow, At: time.Now().UTC(), Places: r.states, More: r.more}
-	if limit := a.limit(); len(stories) > limit {
-		stories, f.More = stories[:limit], true
-	}
-	f.Count = len(stories)
-	f.Roots = tree(stories, f.gaps())
+	f := &Flow{ID: flow, At: time.Now().UTC(), Places: r.states, Count: len(stories), Rest: r.rest}
+	f.Roots = tree(stories, f.gaps(), omitted)
 	return f, nil
 }
 
@@ -70,26 +67,26 @@ func flowOf(facts []outlast.Fact, id string) string {
 }
 
 // causes asks for messages that are named as causes and were not found: the inbox of
-// their receiver may know them when the database of their sender is down.
-func (r *round) causes(ctx context.Context) {
+// their receiver may know them when the database of their sender is down. Those that
+// the limit left out stay out.
+func (r *round) causes(ctx context.Context, omitted map[string]bool) {
 	var ids []string
 	for _, f := range r.facts {
 		if f.Envelope == nil {
 			continue
 		}
-		if id := f.Envelope.CausationID; id != "" && !r.asked[id] {
+		if id := f.Envelope.CausationID; id != "" && !r.asked[id] && !omitted[id] {
 			r.asked[id] = true
 			ids = append(ids, id)
 		}
 	}
-	if len(ids) > 0 {
-		r.ask(ctx, outlast.FactQuery{IDs: ids})
-	}
+	r.whole(ctx, ids)
 }
 
 // tree hangs every message under its cause. A cause that nobody knows gets a place of
-// its own; a circle of causes, which only a foreign writer can make, is cut.
-func tree(stories []*Story, gaps []string) []*Node {
+// its own, and so has one that the limit left out; a circle of causes, which only a
+// foreign writer can make, is cut.
+func tree(stories []*Story, gaps []string, omitted map[string]bool) []*Node {
 	nodes := map[string]*Node{}
 	var order []*Node
 	add := func(s *Story) *Node {
@@ -111,7 +108,11 @@ func tree(stories []*Story, gaps []string) []*Node {
 			continue
 		}
 		if nodes[cause] == nil {
-			add(&Story{ID: cause, Send: Track{State: Unknown}, Groups: []Track{}, Facts: []outlast.Fact{}, Gaps: gaps})
+			s := &Story{ID: cause, Send: Track{State: Unknown}, Groups: []Track{}, Facts: []outlast.Fact{}, Gaps: gaps}
+			if omitted[cause] {
+				s.Cut = "it is older than what the limit shows"
+			}
+			add(s)
 		}
 		if !leads(parent, cause, n.ID) {
 			parent[n.ID] = cause

@@ -16,6 +16,9 @@ func (t Track) label() string {
 		b.WriteString(t.Group + ": ")
 	}
 	b.WriteString(string(t.State))
+	if t.State == NotAsked {
+		b.WriteString(", its database was not named")
+	}
 	if t.Code != "" && !t.State.Final() && t.State != Sent {
 		b.WriteString(" (" + t.Code + ")")
 	}
@@ -41,6 +44,9 @@ func (s *Story) lines() []string {
 	if len(s.Gaps) > 0 {
 		lines = append(lines, "unknown: "+strings.Join(s.Gaps, ", ")+" could not be asked")
 	}
+	if s.Cut != "" {
+		lines = append(lines, "unknown: "+s.Cut)
+	}
 	return lines
 }
 
@@ -60,7 +66,7 @@ func (s *Story) tone() string {
 	switch {
 	case len(s.Verdicts) > 0:
 		tone = "bad"
-	case s.Send.State == Unknown || len(s.Gaps) > 0:
+	case !s.Send.State.known() || len(s.Gaps) > 0 || s.Cut != "":
 		tone = "unknown"
 	case open || len(s.Groups) == 0 && s.Send.State == Sent:
 		tone = "open"
@@ -106,7 +112,7 @@ func (f *Flow) WriteMermaid(w io.Writer) error {
 		fmt.Fprintf(&b, "  gap%d[/\"%s: unknown\"/]:::unknown\n", i, mermaidText(gap))
 	}
 	if f.More {
-		b.WriteString("  more[\"more messages are not shown\"]:::unknown\n")
+		fmt.Fprintf(&b, "  more[\"%s\"]:::unknown\n", mermaidText(f.RestText()))
 	}
 	b.WriteString("  classDef ok fill:#e6f4ea,stroke:#1e7e34\n  classDef open fill:#fff8e1,stroke:#b26a00\n" +
 		"  classDef bad fill:#fdecea,stroke:#b00020\n  classDef unknown fill:#eeeeee,stroke:#616161,stroke-dasharray: 4 3\n")
@@ -172,7 +178,7 @@ func (f *Flow) WriteSVG(w io.Writer) error {
 		y += svgLine + 12 + svgGap
 	}
 	if f.More {
-		fmt.Fprint(&body, svgBox(16, y, svgWidth-32, svgLine+12, "unknown", []string{"more messages are not shown"}))
+		fmt.Fprint(&body, svgBox(16, y, svgWidth-32, svgLine+12, "unknown", []string{f.RestText()}))
 		y += svgLine + 12 + svgGap
 	}
 	_, err := fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13" role="img" aria-label="%s">`+"\n"+
@@ -211,8 +217,8 @@ func svgText(s string) string {
 
 // AsFlow shows found messages, of any flows, as the drawings show a flow.
 func (f *Found) AsFlow() *Flow {
-	flow := &Flow{ID: f.Asked, At: f.At, Places: f.Places, More: f.More, Count: len(f.Stories)}
-	flow.Roots = tree(f.Stories, f.Gaps())
+	flow := &Flow{ID: f.Asked, At: f.At, Places: f.Places, Count: len(f.Stories), Rest: f.Rest}
+	flow.Roots = tree(f.Stories, f.Gaps(), nil)
 	return flow
 }
 

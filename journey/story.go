@@ -14,6 +14,9 @@ type State string
 const (
 	// Unknown: nobody who was asked knows anything.
 	Unknown State = "unknown"
+	// NotAsked, on the sender's track: every database that was named has answered, and
+	// none of them is the sender's.
+	NotAsked State = "not asked"
 
 	Pending   State = "pending"
 	Held      State = "held"
@@ -37,6 +40,9 @@ func (s State) Final() bool {
 	}
 	return false
 }
+
+// known is false when nothing is known of a track.
+func (s State) known() bool { return s != Unknown && s != NotAsked }
 
 // Track is one side of a message's life: the sender's, or that of one group.
 type Track struct {
@@ -65,6 +71,9 @@ type Story struct {
 	Facts []outlast.Fact `json:"facts"`
 	// Gaps name the databases that could not be asked: what they know is unknown.
 	Gaps []string `json:"gaps,omitempty"`
+	// Cut says why a part of what is known was not read; empty when all was. What is
+	// missing is then unknown, and never held against the message.
+	Cut string `json:"cut,omitempty"`
 }
 
 // Type is the message's type, when it is known.

@@ -48,8 +48,8 @@ type Bench struct {
 	Grace time.Duration
 }
 
-// Judge computes the verdicts on a message. What could not be asked is never held
-// against it: a gap is drawn as unknown, and judged when it closes.
+// Judge computes the verdicts on a message. What could not be asked, or was cut off by
+// a limit, is never held against it: a gap is drawn as unknown, and judged when it closes.
 func (s *Story) Judge(b Bench) {
 	if b.Grace == 0 {
 		b.Grace = 5 * time.Minute
@@ -69,7 +69,7 @@ type sayer func(kind VerdictKind, group string, since time.Time, format string, 
 
 func (s *Story) judgeSend(b Bench, say sayer) {
 	t := &s.Send
-	if t.State != Unknown && len(reapersOf(t)) != 1 && !t.State.Final() {
+	if t.State.known() && len(reapersOf(t)) != 1 && !t.State.Final() {
 		say(Stranded, "", t.Since, "nothing moves a message that is %s %s", t.State, t.Code)
 	}
 	switch {
@@ -77,7 +77,7 @@ func (s *Story) judgeSend(b Bench, say sayer) {
 		say(Stuck, "", t.Since, "pending since %s: does a relay run?", age(b, t.Since))
 	case t.State == Held && !t.Until.IsZero() && b.Now.Sub(t.Until) > b.Grace:
 		say(Stuck, "", t.Until, "held (%s), and its time came %s ago", t.Code, age(b, t.Until))
-	case t.State == Unknown && len(s.Groups) > 0 && b.Sources[s.Source]:
+	case t.State == Unknown && len(s.Groups) > 0 && s.Cut == "" && b.Sources[s.Source]:
 		say(Orphan, "", s.Groups[0].Since, "a group has it, and %q knows nothing of it", s.Source)
 	}
 	if e := s.Envelope; e != nil && (t.State == Pending || t.State == Held) {
@@ -112,7 +112,7 @@ func (s *Story) judgeGroup(b Bench, t *Track, say sayer) {
 
 // judgeMissing looks for groups that should have the message and do not.
 func (s *Story) judgeMissing(b Bench, say sayer) {
-	if s.Send.State != Sent || s.Envelope == nil || !b.Complete {
+	if s.Send.State != Sent || s.Envelope == nil || s.Cut != "" || !b.Complete {
 		return
 	}
 	for _, h := range b.Hearers {

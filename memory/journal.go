@@ -3,6 +3,7 @@ package memory
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -61,15 +62,8 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	page.Service, page.Tracked = s.source, s.version >= tracked
-	limit := q.Limited()
-	count := map[string]int{}
-	add := func(place string, facts ...outlast.Fact) {
-		if count[place]++; count[place] > limit {
-			page.More = true
-			return
-		}
-		page.Facts = append(page.Facts, facts...)
-	}
+	found := map[string][][]outlast.Fact{}
+	add := func(place string, facts ...outlast.Fact) { found[place] = append(found[place], facts) }
 	row := func(r *row) {
 		e := s.ours(&r.msg)
 		f := outlast.Fact{Kind: outlast.FactCommitted, ID: e.ID, Source: e.Source, At: e.EnqueuedAt, Envelope: e, Now: !r.held}
@@ -100,7 +94,20 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 		}
 	}
 	j.received(&q, add)
+	for _, place := range slices.Sorted(maps.Keys(found)) {
+		list := found[place]
+		slices.SortStableFunc(list, newest)
+		if limit := q.Limited(); len(list) > limit {
+			list, page.More = list[:limit], true
+		}
+		page.Facts = append(page.Facts, slices.Concat(list...)...)
+	}
 	return page, nil
+}
+
+// newest orders the facts of rows: a limit leaves out the oldest.
+func newest(a, b []outlast.Fact) int {
+	return cmp.Or(b[0].At.Compare(a[0].At), cmp.Compare(b[0].ID, a[0].ID), cmp.Compare(a[0].Group, b[0].Group))
 }
 
 // ours is a copy of an envelope of this outbox.

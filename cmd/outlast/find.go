@@ -50,10 +50,13 @@ func (p *program) findCommand() *cobra.Command {
 		Short: "Find messages by id, flow or business key, wherever they are",
 		Long: `Find asks the databases of all services at once for the messages that have this id,
 belong to this flow, or carry this business key (a field tagged "find") or ordering
-key: pending, held, sent, waiting for a retry, handled and dead ones.
+key: pending, held, sent, waiting for a retry, handled and dead ones. Of more messages
+than --limit the newest are shown, each with all that is known of it.
 
 A database that cannot be reached is shown as unknown: what it knows is missing from
-the answer, and the exit code is 1. So it is when nothing is found.`,
+the answer, and the exit code is 1. So it is when nothing is found. A message whose
+sender has its database elsewhere is "not asked" on the sender's side: name that
+database with --in.`,
 		Example: `  outlast find order-7 --in env:ORDERS_DB --in env:BILLING_DB
   outlast find 0198c0de-0000-7000-8000-000000000001 --format svg > message.svg`,
 		Args: args("KEY|ID|FLOW"),
@@ -115,7 +118,7 @@ func (p *program) draw(flow *journey.Flow, format string, asTree bool) error {
 		}
 	})
 	if flow.More {
-		p.printf("more messages are not shown: raise --limit, or ask for less\n")
+		p.printf("%s (raise --limit, or ask for less)\n", flow.RestText())
 	}
 	return nil
 }

@@ -170,3 +170,43 @@ func TestDoctorSaysThatNothingIsTracked(t *testing.T) {
 	contains(t, s.run("doctor").out, "nothing is tracked", "outlast migrate up")
 	contains(t, s.ok("status"), "orders")
 }
+
+// TestFindBeyondTheLimit: what a limit leaves out is never held against what is shown.
+func TestFindBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	f := newPair(t)
+	f.must(f.billing.Journal().Hear(t.Context(), "billing", []string{"order.placed.v1"}))
+	db, _ := openStore(t, filepath.Join(f.dir, "billing.db"))
+	_, err := db.ExecContext(t.Context(), "UPDATE outlast_hearer SET since = 0")
+	f.must(err)
+	var ids []string
+	for i := range 30 {
+		ids = append(ids, outlast.NewID())
+		f.send(ids[i], "o-7", time.Hour-time.Duration(i)*time.Minute)
+		f.receive(ids[i], time.Minute)
+	}
+	for _, format := range []string{"text", "json", "mermaid", "svg"} {
+		out := f.ok("find", "o-7", "--limit", "10", "--grace", "1ms", "--format", format)
+		for _, word := range []string{"LOST", "ORPHAN", "OVERDUE", `"lost"`, `"orphan"`, ids[19]} {
+			if strings.Contains(out, word) {
+				t.Errorf("find as %s says %s:\n%s", format, word, out)
+			}
+		}
+		contains(t, out, ids[20:]...)
+	}
+	contains(t, f.ok("find", "o-7", "--limit", "10"), "20 more not shown", "these are the newest")
+}
+
+// TestFindWithoutTheSender: who was not asked is not unknown, and no gap.
+func TestFindWithoutTheSender(t *testing.T) {
+	t.Parallel()
+	f := newPair(t)
+	id := outlast.NewID()
+	f.send(id, "o-7", time.Second)
+	f.receive(id, time.Second)
+	out := f.ok("find", id, "--database", f.env[placesEnv])
+	contains(t, out, "orders: not asked, its database was not named", "billing: handled")
+	if strings.Contains(out, "unknown: ") {
+		t.Errorf("find says\n%s", out)
+	}
+}

@@ -41,40 +41,41 @@ SELECT now.at, enqueued_at, CASE WHEN within > 0 THEN enqueued_at + within * int
 FROM a LEFT JOIN unnest($9::bigint[], $10::text[]) AS f(of, find) ON f.of = a.seq, now
 
 -- name: facts_sent
--- Each branch has its own index in every part.
-SELECT s.sent_at, s.enqueued_at, s.deadline, s.id::text, s.fate, s.type, coalesce(s.kind, 'event'), coalesce(s.exchange, ''), coalesce(s.routing_key, ''),
+-- Each branch has its own index in every part. The newest come first; a row that several
+-- branches find counts once.
+SELECT DISTINCT ON (s.sent_at, s.id) s.sent_at, s.enqueued_at, s.deadline, s.id::text, s.fate, s.type, coalesce(s.kind, 'event'), coalesce(s.exchange, ''), coalesce(s.routing_key, ''),
     coalesce(s.ordering_key, ''), coalesce(s.correlation_id, s.id::text), coalesce(s.causation_id, ''), coalesce(s.trace_parent, ''), s.find::text
 FROM (
-    (SELECT * FROM {{t}}sent WHERE id = ANY($1::text[]::uuid[]) LIMIT $4::int)
+    (SELECT * FROM {{t}}sent WHERE id = ANY($1::text[]::uuid[]) ORDER BY sent_at DESC, id DESC LIMIT $4::int)
     UNION ALL
-    (SELECT * FROM {{t}}sent WHERE correlation_id = ANY($2::text[]) AND correlation_id IS NOT NULL LIMIT $4::int)
+    (SELECT * FROM {{t}}sent WHERE correlation_id = ANY($2::text[]) AND correlation_id IS NOT NULL ORDER BY sent_at DESC, id DESC LIMIT $4::int)
     UNION ALL
-    (SELECT * FROM {{t}}sent WHERE ordering_key = ANY($3::text[]) AND ordering_key IS NOT NULL ORDER BY sent_at DESC LIMIT $4::int)
+    (SELECT * FROM {{t}}sent WHERE ordering_key = ANY($3::text[]) AND ordering_key IS NOT NULL ORDER BY sent_at DESC, id DESC LIMIT $4::int)
     UNION ALL
-    (SELECT s.* FROM (SELECT DISTINCT k.id, k.sent_at FROM {{t}}sent_key k WHERE k.value = ANY($3::text[]) LIMIT $4::int) k
+    (SELECT s.* FROM (SELECT DISTINCT k.id, k.sent_at FROM {{t}}sent_key k WHERE k.value = ANY($3::text[]) ORDER BY k.sent_at DESC, k.id DESC LIMIT $4::int) k
         CROSS JOIN LATERAL (SELECT * FROM {{t}}sent x WHERE x.id = k.id AND x.sent_at = k.sent_at LIMIT 1) s)
-) s
+) s ORDER BY s.sent_at DESC, s.id DESC LIMIT $4::int
 
 -- name: facts_outbox
 SELECT {{row}}, '', 0, '', NULL::timestamptz, o.enqueued_at
 FROM (SELECT {{light}} FROM {{t}}outbox o
 WHERE o.id = ANY($1::text[]::uuid[]) OR o.correlation_id = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
     OR o.headers ? 'outlast-find' AND (o.headers ->> 'outlast-find') LIKE ANY($5::text[])
-LIMIT $4::int) o
+ORDER BY o.enqueued_at DESC, o.id DESC LIMIT $4::int) o
 
 -- name: facts_held
 SELECT {{row}}, o.reason, o.attempts, coalesce(o.error, ''), o.next_at, o.held_at
 FROM (SELECT {{light}}, o.reason, o.attempts, o.error, o.next_at, o.held_at FROM {{t}}held o
 WHERE o.id = ANY($1::text[]::uuid[]) OR o.correlation_id = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
     OR o.headers ? 'outlast-find' AND (o.headers ->> 'outlast-find') LIKE ANY($5::text[])
-LIMIT $4::int) o
+ORDER BY o.enqueued_at DESC, o.id DESC LIMIT $4::int) o
 
 -- name: facts_retry
 SELECT o.grp, o.source, o.id, o.envelope::text, o.reason, coalesce(o.error, ''), o.attempts, o.replays, o.next_at, o.first_at, o.last_at, ''
 FROM {{t}}retry o
 WHERE o.id = ANY($1::text[]) OR o.envelope ->> 'correlation_id' = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
     OR EXISTS (SELECT FROM jsonb_each_text(o.envelope -> 'find') f WHERE f.value = ANY($3::text[]))
-LIMIT $4::int
+ORDER BY o.first_at DESC, o.id DESC, o.grp LIMIT $4::int
 
 -- name: facts_dead
 SELECT o.grp, o.source, o.id, o.envelope::text, o.reason, coalesce(o.error, ''), o.attempts, o.replays, NULL::timestamptz, o.first_at, o.last_at,
@@ -82,7 +83,7 @@ SELECT o.grp, o.source, o.id, o.envelope::text, o.reason, coalesce(o.error, ''),
 FROM {{t}}dead o
 WHERE o.id = ANY($1::text[]) OR o.envelope ->> 'correlation_id' = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
     OR EXISTS (SELECT FROM jsonb_each_text(o.envelope -> 'find') f WHERE f.value = ANY($3::text[]))
-LIMIT $4::int
+ORDER BY o.first_at DESC, o.id DESC, o.grp LIMIT $4::int
 
 -- name: facts_inbox
 -- There are few pairs of group and source: the primary key is walked from one to the

@@ -37,13 +37,13 @@ INSERT INTO {{p}}fact (kind, id, source, grp, attempt, code, detail) VALUES (?, 
 SELECT {{read_head}}, '', 0, '', NULL, enqueued_at FROM {{p}}outbox
 WHERE id IN (SELECT value FROM json_each(?1)) OR correlation_id IN (SELECT value FROM json_each(?2)) OR ordering_key IN (SELECT value FROM json_each(?3))
     OR EXISTS (SELECT 1 FROM json_each(?4) k WHERE instr(json_extract(headers, '$."outlast-find"'), k.value))
-LIMIT ?5;
+ORDER BY enqueued_at DESC, id DESC LIMIT ?5;
 
 -- name: facts_held
 SELECT {{read_head}}, reason, attempts, coalesce(error, ''), next_at, held_at FROM {{p}}held
 WHERE id IN (SELECT value FROM json_each(?1)) OR correlation_id IN (SELECT value FROM json_each(?2)) OR ordering_key IN (SELECT value FROM json_each(?3))
     OR EXISTS (SELECT 1 FROM json_each(?4) k WHERE instr(json_extract(headers, '$."outlast-find"'), k.value))
-LIMIT ?5;
+ORDER BY enqueued_at DESC, id DESC LIMIT ?5;
 
 -- name: facts_sent
 SELECT sent_at, enqueued_at, deadline, id, fate, type, kind, coalesce(routing_key, ''), coalesce(ordering_key, ''), coalesce(correlation_id, id),
@@ -61,14 +61,14 @@ SELECT grp, source, id, envelope, reason, coalesce(error, ''), attempts, replays
 WHERE id IN (SELECT value FROM json_each(?1)) OR json_extract(envelope, '$.correlation_id') IN (SELECT value FROM json_each(?2))
     OR ordering_key IN (SELECT value FROM json_each(?3))
     OR EXISTS (SELECT 1 FROM json_each(envelope, '$.find') f WHERE f.value IN (SELECT value FROM json_each(?3)))
-LIMIT ?4;
+ORDER BY first_at DESC, id DESC, grp LIMIT ?4;
 
 -- name: facts_dead
 SELECT grp, source, id, envelope, reason, coalesce(error, ''), attempts, replays, NULL, last_at FROM {{p}}dead
 WHERE id IN (SELECT value FROM json_each(?1)) OR json_extract(envelope, '$.correlation_id') IN (SELECT value FROM json_each(?2))
     OR ordering_key IN (SELECT value FROM json_each(?3))
     OR EXISTS (SELECT 1 FROM json_each(envelope, '$.find') f WHERE f.value IN (SELECT value FROM json_each(?3)))
-LIMIT ?4;
+ORDER BY first_at DESC, id DESC, grp LIMIT ?4;
 
 -- name: facts_inbox
 -- There are few pairs of group and source: the primary key is walked from one to the next.
