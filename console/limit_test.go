@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ func TestFindBeyondTheLimit(t *testing.T) {
 	}
 	rows, err := f.orders.Relay().Reader().Pick(t.Context(), g.Held, 1000, 1<<30)
 	f.must(err)
+	slices.Reverse(rows) // the oldest is the last in the sent log
 	_, err = f.orders.Relay().Settle(t.Context(), &outlast.Settlement{Leases: g.Held, Sent: rows})
 	f.must(err)
 	for _, r := range rows {

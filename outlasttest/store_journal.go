@@ -15,6 +15,7 @@ var journalTests = []storeTest{
 	{name: "Settle_leaves_the_sent_log_alone_when_told_to", run: (*storeFixture).untracked},
 	{name: "Facts_find_a_message_wherever_it_is", run: (*storeFixture).factsEverywhere},
 	{name: "Facts_find_by_flow_and_business_key", run: (*storeFixture).factsByKey},
+	{name: "Facts_beyond_the_limit_are_the_oldest", run: (*storeFixture).factsNewest},
 	{name: "Facts_keep_what_the_rows_forget", run: (*storeFixture).factsKept},
 	{name: "Facts_are_cut_at_the_limit", run: (*storeFixture).factsLimited},
 	{name: "Failures_are_grouped_by_fingerprint", run: (*storeFixture).failures},
@@ -163,6 +164,28 @@ func (f *storeFixture) factsEverywhere() {
 	want(f, "facts of nothing", len(f.facts(outlast.FactQuery{})), 0)
 	want(f, "facts of no uuid", len(f.facts(outlast.FactQuery{IDs: []string{"'; DROP TABLE x; --"}})), 0)
 	wantRows(f, f.pending(leases), pending)
+}
+
+// factsNewest: a limit leaves out the oldest, and what several conditions find counts once.
+func (f *storeFixture) factsNewest() {
+	leases := f.lease("a")
+	var sent []*outlast.Message
+	for range 5 {
+		m := message("many")
+		m.Find = map[string]string{"customer": "many"}
+		f.publish(m)
+		f.settle(&outlast.Settlement{Leases: leases, Sent: f.pending(leases)})
+		sent = append(sent, m)
+	}
+	for _, limit := range []int{2, 4, 5} {
+		page, err := f.s.Journal().Facts(f.ctx, outlast.FactQuery{Keys: []string{"many"}, Limit: limit})
+		f.must(err)
+		want(f, "there are more", page.More, limit < 5)
+		want(f, "facts", len(page.Facts), 2*limit)
+		for _, x := range page.Facts {
+			want(f, "one of the newest", slices.ContainsFunc(sent[5-limit:], func(m *outlast.Message) bool { return m.ID == x.ID }), true)
+		}
+	}
 }
 
 func (f *storeFixture) factsByKey() {
