@@ -165,3 +165,23 @@ func TestJudge(t *testing.T) {
 		})
 	}
 }
+
+// TestJudgeWithoutWhatWasCut: a message of which not all was read is unknown, and
+// neither lost nor an orphan.
+func TestJudgeWithoutWhatWasCut(t *testing.T) {
+	t.Parallel()
+	sent := fact(outlast.FactSent, "", time.Second, false)
+	sent.Envelope = &outlast.Envelope{ID: "m", Type: "order.placed.v1", EnqueuedAt: start, Within: time.Minute}
+	b := Bench{Now: start.Add(time.Hour), Complete: true, Sources: map[string]bool{"orders": true},
+		Hearers: []outlast.Hearer{{Group: "g", Type: "order.placed.v1", Since: start.Add(-time.Hour)}}}
+	for _, f := range []outlast.Fact{sent, fact(outlast.FactHandled, "g", time.Second, true)} {
+		s := Fold([]outlast.Fact{f})[0]
+		if s.Judge(b); len(s.Verdicts) != 1 {
+			t.Errorf("all was read, and the verdicts are %v", s.Verdicts)
+		}
+		s.Cut = "there is more"
+		if s.Judge(b); len(s.Verdicts) != 0 || s.tone() != "unknown" {
+			t.Errorf("not all was read, and it is %s: %v", s.tone(), s.Verdicts)
+		}
+	}
+}
