@@ -17,21 +17,7 @@ type books struct{ *store }
 
 // Closed draws candidates as SettledBefore does, from the same clock.
 func (s books) Closed(ctx context.Context) (time.Time, error) {
-	clock := &s.settled
-	clock.mu.Lock()
-	defer clock.mu.Unlock()
-	var oldest *time.Time
-	err := s.conn(ctx, "look for pending rows", false, func(c *pgx.Conn) error {
-		return clock.look(ctx, c, s.sql.Get("closed_look"), s.sql.Get("settled_draw"), &oldest)
-	})
-	if err != nil || clock.confirmed.IsZero() {
-		return time.Time{}, err
-	}
-	t := clock.confirmed
-	if oldest != nil && oldest.Before(t) {
-		t = *oldest
-	}
-	return t.UTC().Add(-s.conf.margin), nil
+	return s.settledBefore(ctx, "look for pending rows", "closed_look")
 }
 
 func (s books) Due(ctx context.Context, before time.Time, limit int) (list []outlast.DueMinute, err error) {

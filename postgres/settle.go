@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
-	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -201,55 +199,4 @@ func (s relay) settlement(set *outlast.Settlement, track bool) *pgx.Batch {
 	}
 	queue("settle_release", len(release.ids), release.args())
 	return batch
-}
-
-// settledClock finds instants before which nothing can be committed any more.
-type settledClock struct {
-	mu        sync.Mutex
-	candidate time.Time
-	xid       uint64 // assigned after candidate
-	confirmed time.Time
-}
-
-// SettledBefore draws a candidate: an instant and then an xid. When every transaction
-// with a smaller xid has finished, nothing enqueued before the instant can appear.
-func (s relay) SettledBefore(ctx context.Context) (time.Time, error) {
-	clock := &s.settled
-	clock.mu.Lock()
-	defer clock.mu.Unlock()
-	var oldest *time.Time
-	err := s.conn(ctx, "look for unsettled rows", false, func(c *pgx.Conn) error {
-		return clock.look(ctx, c, s.sql.Get("settled_look"), s.sql.Get("settled_draw"), &oldest)
-	})
-	if err != nil || clock.confirmed.IsZero() {
-		return time.Time{}, err
-	}
-	t := clock.confirmed
-	if oldest != nil && oldest.Before(t) {
-		t = *oldest
-	}
-	return t.UTC().Add(-s.conf.margin), nil
-}
-
-// look confirms the candidate when it can, and draws another one when there is none.
-func (clock *settledClock) look(ctx context.Context, c *pgx.Conn, look, draw string, oldest **time.Time) error {
-	var text string
-	if err := c.QueryRow(ctx, look).Scan(&text, oldest); err != nil {
-		return err
-	}
-	xmin, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		return err
-	}
-	if clock.xid != 0 && xmin >= clock.xid {
-		clock.confirmed, clock.xid = clock.candidate, 0
-	}
-	if clock.xid != 0 {
-		return nil
-	}
-	if err := c.QueryRow(ctx, draw).Scan(&clock.candidate, &text); err != nil {
-		return err
-	}
-	clock.xid, err = strconv.ParseUint(text, 10, 64)
-	return err
 }
