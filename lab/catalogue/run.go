@@ -16,8 +16,8 @@ import (
 
 // suites are the tests that run the parts of outlasttest.
 var suites = map[string]string{
-	"store_":  "lab/postgres TestStore",
-	"broker_": "lab/rabbitmq TestConformance",
+	"store_":  "lab/postgres TestS29_StoreAsItsRoles",
+	"broker_": "lab/rabbitmq TestConformance|TestConformanceOutage",
 }
 
 // event is a line of go test -json.
