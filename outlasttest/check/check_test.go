@@ -168,6 +168,19 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 	}
 }
 
+// When the database's clock is set back, a renewal ends sooner than the one before, and a
+// lease that is taken after that end was free.
+func TestALeaseEndsByItsLastRenewal(t *testing.T) {
+	t.Parallel()
+	s := good().after(t, history.Mark, messageID(3), "orders",
+		history.Event{E: history.Lease, Scope: scope, Owner: owner1, O: "renewed", At: 500, Exp: 900_000}).
+		before(t, history.Quiesce, "", "late",
+			history.Event{E: history.Lease, Scope: scope, Owner: owner2, O: "gained", At: 2_000_000, Exp: 99_000_000, Slots: []history.SlotEpoch{{1, 2}}})
+	if v := s.check(t).Verdict("I9"); v.State != check.Holds {
+		t.Errorf("I9: %s (%s): %+v", v.State, v.Note, v.Examples)
+	}
+}
+
 // A run is real only when it saw every rare event.
 func TestRareEvents(t *testing.T) {
 	t.Parallel()

@@ -7,7 +7,19 @@ import (
 // leases follows who has which slot, by the clock of the database.
 type leases struct {
 	slots  map[slotOf]*held
-	owners map[ownerOf]int64 // the end of its record
+	owners map[ownerOf]record
+}
+
+// record is an owner's, as its last renewal left it.
+type record struct{ at, end int64 }
+
+// renew notes a renewal at an instant of the database's clock. One that comes later may
+// have been told sooner; but when the clock was set back, the earlier end is what counts.
+func (r record) renew(at, end int64) record {
+	if at >= r.at {
+		end = max(end, r.end)
+	}
+	return record{at, end}
 }
 
 type slotOf struct {
@@ -26,7 +38,7 @@ type held struct {
 }
 
 func newLeases() leases {
-	return leases{slots: map[slotOf]*held{}, owners: map[ownerOf]int64{}}
+	return leases{slots: map[slotOf]*held{}, owners: map[ownerOf]record{}}
 }
 
 func (c *checker) lease(e *history.Entry) {
@@ -34,9 +46,9 @@ func (c *checker) lease(e *history.Entry) {
 	who := ownerOf{e.Scope, e.Owner}
 	switch e.O {
 	case "renewed":
-		l.owners[who] = max(l.owners[who], e.Exp)
+		l.owners[who] = l.owners[who].renew(e.At, e.Exp)
 	case "gained":
-		l.owners[who] = max(l.owners[who], e.Exp)
+		l.owners[who] = l.owners[who].renew(e.At, e.Exp)
 		for _, s := range e.Slots {
 			c.gained(e, slotOf{e.Scope, s[0]}, s[1])
 		}
@@ -51,7 +63,7 @@ func (c *checker) lease(e *history.Entry) {
 			case e.O == "released":
 				h.over = true
 			case !h.over:
-				h.end, expired = l.owners[who], true // what the owner gets later is another lease
+				h.end, expired = l.owners[who].end, true // what the owner gets later is another lease
 			}
 		}
 		if expired {
@@ -81,7 +93,7 @@ func (c *checker) gained(e *history.Entry, at slotOf, epoch int64) {
 		}
 		end := h.end
 		if end == 0 {
-			end = l.owners[ownerOf{at.scope, h.owner}]
+			end = l.owners[ownerOf{at.scope, h.owner}].end
 		}
 		if end > e.At {
 			c.violated(9, x, "%s took slot %d of %s at %s by the database's clock, while %s had it until %s",
