@@ -35,6 +35,7 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "shares_partitions_and_hands_them_over_in_order", testPartitions)
 	bubble(t, "says_that_it_waits_for_the_leases_of_another_instance", testWaitIsLogged)
 	bubble(t, "stops_serving_when_its_leases_may_have_ended", testLeaseEnd)
+	bubble(t, "gives_back_no_lease_that_it_took_anew", testGiveBack)
 	bubble(t, "F59_forgets_only_what_is_settled_and_old", testPurge)
 	bubble(t, "asks_the_database_rarely_when_idle", testIdle)
 	bubble(t, "consumes_foreign_queues", testForeign)
@@ -486,6 +487,39 @@ func testLeaseEnd(t *testing.T) {
 		synctest.Wait()
 	}
 	r.want("a0", "a1")
+}
+
+// testGiveBack takes the lease of a queue away while a handler runs. The consumer takes it
+// anew at once, and the end of the first subscription must not release the second lease.
+func testGiveBack(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	busy := make(chan struct{})
+	r.onOrder(func(context.Context, outlast.Tx, outlast.Received[order]) error {
+		<-busy
+		return nil
+	})
+	defer r.start()()
+	synctest.Wait()
+	r.send(orders("a", 1, 1)...)
+	synctest.Wait()
+	scope, instance := "group:billing", r.c.Settings().Instance
+	lease := func() outlast.LeaseGrant {
+		g, err := r.store.Leases().Lease(t.Context(), outlast.LeaseRequest{Scope: scope, Owner: instance, TTL: time.Minute, Total: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	if err := r.store.Leases().Release(t.Context(), scope, instance, []int{0}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(30 * time.Second) // it has noticed, and waits for the handler
+	anew := lease()
+	close(busy)
+	time.Sleep(time.Minute)
+	if now := lease(); len(now.Held) != 1 || now.Held[0] != anew.Held[0] {
+		t.Errorf("the lease was %v and is %v", anew.Held, now.Held)
+	}
 }
 
 func testPurge(t *testing.T) {

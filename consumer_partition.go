@@ -24,8 +24,9 @@ type subscriptions struct {
 	r    *consumerRun
 	runs sync.WaitGroup
 
-	mu    sync.Mutex
-	bySub map[int]*subscription
+	mu     sync.Mutex
+	bySub  map[int]*subscription
+	wanted map[int]int64 // the epochs of the leases, by slot
 }
 
 // want starts and stops subscriptions so that those of the leases remain. A lease
@@ -38,6 +39,7 @@ func (s *subscriptions) want(leases []Lease) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.wanted = epochs
 	for slot, sub := range s.bySub {
 		if epoch, ok := epochs[slot]; !ok || epoch != sub.epoch {
 			s.end(sub)
@@ -104,11 +106,15 @@ func (s *subscriptions) ended(sub *subscription) {
 	sub.stop()
 	s.mu.Lock()
 	delete(s.bySub, sub.slot)
+	epoch, ours := s.wanted[sub.slot]
 	s.mu.Unlock()
 	s.r.c.noteSubscription(sub.slot, func(h *SubscriptionHealth) {
 		h.Standby = s.r.leased
 		h.Link = Link{State: LinkDown, Since: time.Now(), Reason: "not subscribed"}
 	})
+	if ours && epoch != sub.epoch {
+		return // the slot was lost and is ours again: that lease is another one
+	}
 	s.r.giveBack(Lease{sub.slot, sub.epoch})
 }
 
