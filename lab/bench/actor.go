@@ -159,7 +159,6 @@ func (p *progress) finish() {
 type stamps struct {
 	every int
 	mu    sync.Mutex
-	n     int
 	at    map[string]int64
 }
 

@@ -63,7 +63,11 @@ func BuildSkewed(ctx context.Context, pkg, folder string) (program string, err e
 	if !ok {
 		return "", fmt.Errorf("find the source of the lab")
 	}
-	std := filepath.Join(runtime.GOROOT(), "src", "time")
+	goroot, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the standard library: %w", err)
+	}
+	std := filepath.Join(strings.TrimSpace(string(goroot)), "src", "time")
 	source, err := os.ReadFile(filepath.Join(std, "time.go"))
 	if err != nil {
 		return "", err
