@@ -209,9 +209,12 @@ func (d *demo) note(at time.Time, s *snapshot) {
 }
 
 // settle waits until every committed message is handled or dead. When nothing moves
-// any more, the report says what is missing.
+// any more, the report says what is missing. An audit reads one database after the
+// other, so that two must agree: what was committed between its first and its last look
+// would count as never committed.
 func (d *demo) settle(ctx context.Context) (*shop.Report, error) {
 	var (
+		last    *shop.Report
 		before  int
 		moved   = time.Now()
 		patient = demoWaits
@@ -228,9 +231,10 @@ func (d *demo) settle(ctx context.Context) (*shop.Report, error) {
 				Err: fmt.Errorf("%s still wait in the tables, and nothing has moved for %s", plural(s.waiting(), "message"), patient)}
 		case s.waiting() == 0:
 			report, err := d.audit(ctx)
-			if err != nil || report.Lost == 0 || spent {
+			if err != nil || spent || atRest(last, report) {
 				return report, err
 			}
+			last = report
 		}
 		if err == nil {
 			patient = demoWaits
@@ -244,6 +248,11 @@ func (d *demo) settle(ctx context.Context) (*shop.Report, error) {
 		pause(ctx, demoLook)
 	}
 	return nil, ctx.Err()
+}
+
+// atRest reports whether nothing was under way between two audits.
+func atRest(last, now *shop.Report) bool {
+	return last != nil && now.Lost == 0 && now.Ghosts == 0 && last.Committed == now.Committed && last.Handled == now.Handled
 }
 
 func (d *demo) audit(ctx context.Context) (*shop.Report, error) {

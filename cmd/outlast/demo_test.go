@@ -84,3 +84,24 @@ func TestDemo_load_is_poisoned_at_a_fixed_rate(t *testing.T) {
 		t.Errorf("%v", cards)
 	}
 }
+
+func TestDemo_is_at_rest_when_two_audits_agree(t *testing.T) {
+	t.Parallel()
+	report := func(committed, handled, lost, ghosts int) *shop.Report {
+		return &shop.Report{Account: shop.Account{Committed: committed, Handled: handled, Lost: lost, Ghosts: ghosts}}
+	}
+	for name, c := range map[string]struct {
+		last, now *shop.Report
+		want      bool
+	}{
+		"the first audit":                 {nil, report(5, 9, 0, 0), false},
+		"the same again":                  {report(5, 9, 0, 0), report(5, 9, 0, 0), true},
+		"more was committed meanwhile":    {report(5, 9, 0, 0), report(6, 9, 0, 0), false},
+		"committed while the audit read":  {report(5, 9, 0, 0), report(5, 9, 0, 1), false},
+		"something is under way, or lost": {report(5, 9, 1, 0), report(5, 9, 1, 0), false},
+	} {
+		if got := atRest(c.last, c.now); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
