@@ -66,9 +66,8 @@ func (s *stage) closeHistory(ctx context.Context, rest Rest) error {
 	return s.history.Close()
 }
 
-// checkHistory has the histories judged by the invariants. What the lab itself destroyed, such
-// as a queue with what was in it, counts there as lost, so that the report only shows it. A
-// run with an earlier commit has holes in its history, as those processes write none.
+// checkHistory has the histories judged by the invariants. A run with an earlier commit has
+// holes in its history, as those processes write none.
 func (s *stage) checkHistory(ctx context.Context, report *Report) error {
 	if s.history == nil || s.config.Earlier != "" {
 		return nil

@@ -2,6 +2,7 @@ package storm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/fault"
+	"github.com/outlastmq/outlast/lab/servers"
 	"github.com/outlastmq/outlast/lab/storm/role"
 	"github.com/outlastmq/outlast/rabbitmq"
 )
@@ -29,6 +31,8 @@ type gap struct {
 	What string `json:"what"`
 	// Unbound: the group was never bound before To, and is promised nothing of then.
 	Unbound bool `json:"unbound,omitempty"`
+	// Destroyed: what was in a queue went with it.
+	Destroyed bool `json:"destroyed,omitempty"`
 }
 
 // explains reports whether a message with that number may be missing.
@@ -48,7 +52,11 @@ func (s *stage) openGaps(gaps ...gap) {
 	for _, g := range gaps {
 		s.gaps = append(s.gaps, g)
 		for _, typ := range g.Types {
-			if s.history != nil {
+			switch {
+			case s.history == nil:
+			case g.Destroyed:
+				s.history.Destroyed(g.Group, typ)
+			default:
 				s.history.Unbound(g.Group, typ)
 			}
 		}
@@ -71,11 +79,16 @@ func (s *stage) closeGaps(ctx context.Context, what string) error {
 		if g := &s.gaps[i]; g.What == what && g.To == 0 {
 			g.To = last[g.Group]
 			if s.history != nil {
-				s.history.Bound(g.Group, g.Types...)
+				s.history.Bound(g.Group, slices.DeleteFunc(slices.Clone(g.Types), func(typ string) bool { return s.open(g.Group, typ) })...)
 			}
 		}
 	}
 	return nil
+}
+
+// open reports whether another gap still deprives a group of a type.
+func (s *stage) open(group, typ string) bool {
+	return slices.ContainsFunc(s.gaps, func(g gap) bool { return g.Group == group && g.To == 0 && slices.Contains(g.Types, typ) })
 }
 
 // shared are the types that more than one group hears.
@@ -102,7 +115,7 @@ func (s *stage) topologyKinds() []fault.Kind {
 			what := "delete queue " + queue
 			return fault.Fault{Name: what, Hits: []string{"topology"},
 				On: func(ctx context.Context) error {
-					s.openGaps(gap{Group: group, Types: role.Hears[group], What: what})
+					s.openGaps(gap{Group: group, Types: role.Hears[group], What: what, Destroyed: true})
 					return s.onChannel(ctx, func(ch *amqp.Channel) error {
 						_, err := ch.QueueDelete(queue, false, false, false)
 						return err
@@ -167,8 +180,46 @@ func (s *stage) untilWhole(what string, groups ...string) func(context.Context) 
 				return errors.New(differences[0].String())
 			}
 		}
+		for _, node := range s.rabbit.Nodes() {
+			if err := bindingsOf(ctx, node, t.Groups); err != nil {
+				return err
+			}
+		}
 		return s.closeGaps(ctx, what)
 	}
+}
+
+// bindingsOf returns an error when a node does not have all bindings of some groups. AMQP
+// cannot list bindings, so that the node is asked by its own program.
+func bindingsOf(ctx context.Context, node *servers.RabbitNode, groups []outlast.GroupTopology) error {
+	var list []struct {
+		Exchange string `json:"source_name"`
+		Queue    string `json:"destination_name"`
+		Key      string `json:"routing_key"`
+	}
+	output, err := node.Ctl(ctx, "--formatter", "json", "list_bindings", "source_name", "destination_name", "routing_key")
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(output), &list); err != nil {
+		return fmt.Errorf("bindings of %s: %w", node.Name(), err)
+	}
+	has := map[[3]string]bool{}
+	for _, b := range list {
+		has[[3]string{b.Exchange, b.Queue, b.Key}] = true
+	}
+	for _, g := range groups {
+		for partition := range g.Partitions {
+			for _, b := range g.Bindings {
+				for _, key := range g.RoutingKeys(b, partition) {
+					if !has[[3]string{b.Exchange, g.Queue(partition), key}] {
+						return fmt.Errorf("%s lacks the binding of %s to %s %s", node.Name(), g.Queue(partition), b.Exchange, key)
+					}
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func unbind(ch *amqp.Channel, g outlast.GroupTopology, typ string) error {

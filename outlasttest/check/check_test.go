@@ -181,6 +181,40 @@ func TestALeaseEndsByItsLastRenewal(t *testing.T) {
 	}
 }
 
+// What an operator took away is away until he brings it back, whatever a consumer says; and
+// what may have been in a deleted queue is not missing.
+func TestF85_WhatAnOperatorTookAwayIsNotMissing(t *testing.T) {
+	t.Parallel()
+	m1, first, last := messageID(1), messageID(1), messageID(3)
+	type at struct {
+		before  history.Kind
+		m       string
+		process string
+		o, why  string
+	}
+	for name, c := range map[string]struct {
+		binds []at
+		want  check.State
+	}{
+		"a consumer declares what is away":             {[]at{{history.Claim, m1, "test", history.Off, ""}, {history.Claim, m1, "billing", history.On, ""}}, check.Holds},
+		"the operator brings it back":                  {[]at{{history.Claim, m1, "test", history.Off, ""}, {history.Claim, m1, "test", history.On, ""}}, check.Violated},
+		"it is taken away after all was sent":          {[]at{{history.Claim, first, "test", history.On, ""}, {history.Quiesce, "", "test", history.Off, ""}}, check.Violated},
+		"its queue is deleted after all was sent":      {[]at{{history.Claim, first, "test", history.On, ""}, {history.Quiesce, "", "test", history.Off, history.Destroyed}}, check.Holds},
+		"its queue is deleted and is back before most": {[]at{{history.Claim, first, "test", history.Off, history.Destroyed}, {history.Claim, last, "test", history.On, ""}}, check.Violated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := good()
+			for _, b := range c.binds {
+				s = s.before(t, b.before, b.m, b.process, history.Event{E: history.Bind, O: b.o, Why: b.why, G: "audit", Type: "order.placed.v1"})
+			}
+			if v := s.check(t).Verdict("I1"); v.State != c.want {
+				t.Errorf("%s (%s); want %s: %+v", v.State, v.Note, c.want, v.Examples)
+			}
+		})
+	}
+}
+
 // A run is real only when it saw every rare event.
 func TestRareEvents(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"math"
 	"time"
 
 	"github.com/outlastmq/outlast/outlasttest/history"
@@ -141,6 +142,15 @@ func (c *checker) purged(e *history.Entry) {
 	}
 }
 
+// binding is what is known of a group's bindings for one type.
+type binding struct {
+	times []bound
+	// away names the process that took it away and did not bring it back yet.
+	away *history.Process
+	// destroyed: what was first sent before it may have gone with a queue.
+	destroyed int64
+}
+
 // bound is a time in which a binding was there.
 type bound struct {
 	from, to int64 // to 0: it is there still
@@ -151,26 +161,52 @@ func (c *checker) bind(e *history.Entry) {
 	if e.Why == "ordered" {
 		c.order.ordered[g], c.ledger.ordered[g] = true, true
 	}
-	if e.O == history.On {
-		key := [2]int32{g, c.types.of(e.Type)}
-		list := c.bindings[key]
-		if len(list) == 0 || list[len(list)-1].to != 0 {
-			c.bindings[key] = append(list, bound{from: e.T})
+	typ := c.types.of(e.Type)
+	if e.O == history.On || typ != 0 {
+		key := [2]int32{g, typ}
+		b := c.bindings[key]
+		if b == nil {
+			b = &binding{}
+			c.bindings[key] = b
 		}
+		b.apply(e)
 		return
 	}
-	typ := c.types.of(e.Type)
-	for key, list := range c.bindings {
-		if key[0] == g && (typ == 0 || key[1] == typ) && list[len(list)-1].to == 0 {
-			list[len(list)-1].to = e.T
+	for key, b := range c.bindings {
+		if key[0] == g {
+			b.apply(e)
 		}
 	}
 }
 
-// wasBound reports whether a binding was there all the time.
-func wasBound(list []bound, from, to int64) bool {
-	for _, b := range list {
-		if b.from <= from && (b.to == 0 || b.to >= to) {
+func (b *binding) apply(e *history.Entry) {
+	there := len(b.times) > 0 && b.times[len(b.times)-1].to == 0
+	if e.O == history.Off {
+		b.away = e.Process
+		if e.Why == history.Destroyed {
+			b.destroyed = math.MaxInt64
+		}
+		if there {
+			b.times[len(b.times)-1].to = e.T
+		}
+		return
+	}
+	if b.away != nil && b.away != e.Process {
+		return
+	}
+	b.away = nil
+	if b.destroyed == math.MaxInt64 {
+		b.destroyed = e.T
+	}
+	if !there {
+		b.times = append(b.times, bound{from: e.T})
+	}
+}
+
+// had reports whether the binding was there all the time.
+func (b *binding) had(from, to int64) bool {
+	for _, t := range b.times {
+		if t.from <= from && (t.to == 0 || t.to >= to) {
 			return true
 		}
 	}

@@ -128,7 +128,7 @@ type checker struct {
 	quiesce      string // how it ended
 
 	sessions  map[string]*session
-	bindings  map[[2]int32][]bound
+	bindings  map[[2]int32]*binding
 	order     orders
 	ledger    orders
 	leases    leases
@@ -137,6 +137,8 @@ type checker struct {
 	purges    map[int32]purge
 	rare      map[string]int
 	strangers int // messages of types that nobody enqueued
+	// lostByHand counts what may have been in a queue that was deleted, once for a group.
+	lostByHand int
 
 	tested [invariants + 1]int
 	count  [invariants + 1]int
@@ -148,7 +150,7 @@ func newChecker(opt Options) *checker {
 	return &checker{
 		opt: opt, ids: map[id]int32{}, txIDs: map[id]int32{},
 		complete: map[int32]bool{}, judged: map[int32]int32{}, enqueued: map[int32]bool{}, processes: map[*history.Process]bool{},
-		sessions: map[string]*session{}, bindings: map[[2]int32][]bound{},
+		sessions: map[string]*session{}, bindings: map[[2]int32]*binding{},
 		order: newOrders(), ledger: newOrders(), leases: newLeases(), faults: newFaults(),
 		gauges: map[string]*gauge{}, purges: map[int32]purge{}, rare: map[string]int{},
 	}

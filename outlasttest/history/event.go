@@ -49,7 +49,8 @@ const (
 	Link Kind = "link"
 
 	// The bindings of a group are there (O on) or were taken away (off): G, Type; no Type
-	// stands for all of them. Why is ordered for a group that keeps the order of keys.
+	// stands for all of them. Why is ordered for a group that keeps the order of keys, and
+	// destroyed when a queue was deleted with what was in it.
 	Bind Kind = "bind"
 	// A delivery came: M, Type, G, Queue, Session, Tag, Redelivered, Hash.
 	Deliver Kind = "deliver"
@@ -160,4 +161,6 @@ const (
 
 	On  = "on"
 	Off = "off"
+
+	Destroyed = "destroyed"
 )

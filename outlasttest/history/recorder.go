@@ -122,9 +122,17 @@ func (r *Recorder) Acted(name, group, id, why string) {
 }
 
 // Unbound records that the bindings of a group were taken away, for one type or, when
-// it is empty, for all.
+// it is empty, for all. They count as away until the same process records [Recorder.Bound]:
+// a consumer that declares them anew does not know whether every node of the broker has them.
 func (r *Recorder) Unbound(group, typ string) {
 	r.Record(Event{E: Bind, O: Off, G: group, Type: typ})
+}
+
+// Destroyed records what [Recorder.Unbound] does, and that messages of a type, or of all,
+// may have been destroyed with a queue of the group. What was first sent before
+// [Recorder.Bound] may be missing in the group.
+func (r *Recorder) Destroyed(group, typ string) {
+	r.Record(Event{E: Bind, O: Off, Why: Destroyed, G: group, Type: typ})
 }
 
 // Bound records that the bindings of a group are there. Consumers that declare them
