@@ -126,10 +126,11 @@ func (f *storeFixture) retryNext() {
 
 func (f *storeFixture) retryDueOrder() {
 	a, b, c := received(""), received(""), received("")
-	f.wait(a, 60*time.Millisecond)
-	f.wait(b, 20*time.Millisecond)
-	f.wait(c, 40*time.Millisecond)
-	time.Sleep(settling) // until all are due
+	// A wait begins when it is written: the differences are longer than a slow machine takes.
+	f.wait(a, 3*time.Second)
+	f.wait(b, 0)
+	f.wait(c, 1500*time.Millisecond)
+	time.Sleep(3*time.Second + settling) // until all are due
 	for _, m := range []*outlast.Message{b, c, a} {
 		f.handleRetryOf(m)
 	}
