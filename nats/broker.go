@@ -24,7 +24,8 @@ import (
 const (
 	defaultAckWait    = 30 * time.Second
 	defaultRefresh    = 5 * time.Second
-	defaultMaxBackoff = 10 * time.Second
+	refusedBackoff    = 8 // times the longest pause
+	defaultMaxBackoff = 750 * time.Millisecond
 	assertEvery       = 3 * time.Minute // bindings, while subscribed
 
 	dialTimeout  = 5 * time.Second
@@ -87,8 +88,10 @@ func AckWait(d time.Duration) Option { return func(b *broker) { b.ackWait = d } 
 func Refresh(d time.Duration) Option { return func(b *broker) { b.refresh = d } }
 
 // MaxBackoff is the longest pause between two attempts to connect. The pauses start
-// at some milliseconds, double, and are drawn from zero to their length.
-// Range 100 ms to 5 min; default 10 s.
+// at some milliseconds, double, and are drawn from zero to their length. While the
+// broker answers and refuses, as with a wrong password, they may be eight times as long.
+// Range 100 ms to 5 min; default 750 ms, so that a broker which is back is used within
+// the second. With thousands of clients on one broker, raise it.
 func MaxBackoff(d time.Duration) Option { return func(b *broker) { b.maxBackoff = d } }
 
 // InboxPrefix replaces "_INBOX", for accounts whose users may only listen on
@@ -389,12 +392,16 @@ func (d *dialer) settle() {
 	}
 }
 
-// backoff is a full-jitter pause that doubles up to limit.
+// backoff is a full-jitter pause that doubles up to limit, or higher after a refusal.
 type backoff struct{ limit, last time.Duration }
 
-// wait pauses and reports whether ctx is still alive.
-func (w *backoff) wait(ctx context.Context) bool {
-	w.last = min(max(2*w.last, backoffFirst), w.limit)
+// wait pauses after a session that ended with err, and reports whether ctx is still alive.
+func (w *backoff) wait(ctx context.Context, err error) bool {
+	limit := w.limit
+	if !outlast.Retryable(err) {
+		limit *= refusedBackoff
+	}
+	w.last = min(max(2*w.last, backoffFirst), limit)
 	t := time.NewTimer(rand.N(w.last))
 	defer t.Stop()
 	select {
@@ -411,13 +418,14 @@ type linkReporter struct {
 	last   outlast.Link
 }
 
-func (r *linkReporter) set(state outlast.LinkState, err error) {
+// set reports whether there was a change.
+func (r *linkReporter) set(state outlast.LinkState, err error) bool {
 	l := outlast.Link{State: state}
 	if err != nil {
 		l.Reason = err.Error()
 	}
 	if l.State == r.last.State && l.Reason == r.last.Reason {
-		return
+		return false
 	}
 	l.Since = time.Now()
 	if l.State == r.last.State {
@@ -427,6 +435,7 @@ func (r *linkReporter) set(state outlast.LinkState, err error) {
 	if r.report != nil {
 		r.report(l)
 	}
+	return true
 }
 
 func logger(l *slog.Logger) *slog.Logger {

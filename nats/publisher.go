@@ -74,9 +74,10 @@ func (p *publisher) Run(ctx context.Context) error {
 		if connected {
 			pause.last = 0
 		}
-		state.set(outlast.LinkDown, err)
-		p.log.Warn("publisher lost its connection", "broker", p.b.address, "error", err)
-		if !pause.wait(ctx) {
+		if state.set(outlast.LinkDown, err) {
+			p.log.Warn("not publishing to nats", "broker", p.b.address, "error", err)
+		}
+		if !pause.wait(ctx, err) {
 			p.drainReports()
 			return nil
 		}

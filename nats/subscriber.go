@@ -83,9 +83,10 @@ func (s *subscriber) Run(ctx context.Context) error {
 		if up {
 			pause.last = 0
 		}
-		state.set(outlast.LinkDown, err)
-		s.log.Warn("subscription ended", "queue", s.queue(), "broker", s.b.address, "error", err)
-		if !pause.wait(ctx) {
+		if state.set(outlast.LinkDown, err) {
+			s.log.Warn("not subscribed", "queue", s.queue(), "broker", s.b.address, "error", err)
+		}
+		if !pause.wait(ctx, err) {
 			return nil
 		}
 	}

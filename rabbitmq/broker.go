@@ -18,7 +18,8 @@ import (
 const (
 	defaultHeartbeat   = 10 * time.Second
 	defaultDialTimeout = 10 * time.Second
-	defaultMaxBackoff  = 5 * time.Second
+	refusedBackoff     = 8 // times the longest pause
+	defaultMaxBackoff  = 750 * time.Millisecond
 	firstBackoff       = 20 * time.Millisecond
 	// stallLimit ends a connection whose socket takes nothing for that long, unless
 	// the broker has said that it blocks.
@@ -84,8 +85,10 @@ func ConnectionName(name string) Option { return func(b *broker) { b.name = name
 func Logger(l *slog.Logger) Option { return func(b *broker) { b.logger = l } }
 
 // MaxBackoff is the longest pause between two attempts to connect. The pauses start
-// at some milliseconds, double, and are drawn from zero to their length.
-// Range 10 ms to 5 min; default 5 s.
+// at some milliseconds, double, and are drawn from zero to their length. While the
+// broker answers and refuses, as with a wrong password, they may be eight times as long.
+// Range 10 ms to 5 min; default 750 ms, so that a broker which is back is used within
+// the second. With thousands of clients on one broker, raise it.
 func MaxBackoff(d time.Duration) Option { return func(b *broker) { b.maxBackoff = d } }
 
 // Broker returns a broker at a URL, or at a comma-separated list of URLs:
@@ -259,17 +262,21 @@ func (b *broker) shuffled() []address {
 	return order
 }
 
-// backoff spaces attempts: full jitter, doubling to a cap. A session that lived for
-// as long as the longest pause starts it from the beginning.
+// backoff spaces attempts: full jitter, doubling to a cap, which is higher when the last
+// attempt ended with a refusal. A session that lived for as long as the longest pause
+// starts it from the beginning.
 type backoff struct {
 	limit   time.Duration
 	attempt int
 }
 
-func (o *backoff) next() time.Duration {
+func (o *backoff) next(after error) time.Duration {
 	span := o.limit
+	if !outlast.Retryable(after) {
+		span *= refusedBackoff
+	}
 	if o.attempt < 20 {
-		span = min(o.limit, firstBackoff<<o.attempt)
+		span = min(span, firstBackoff<<o.attempt)
 	}
 	o.attempt++
 	return rand.N(span) + time.Millisecond

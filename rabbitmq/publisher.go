@@ -68,7 +68,7 @@ func (p *publisher) Run(ctx context.Context) error {
 		}
 		pause.lived(time.Since(began))
 		p.link(outlast.LinkDown, err.Error())
-		wait(ctx, pause.next())
+		wait(ctx, pause.next(err))
 	}
 	p.link(outlast.LinkDown, "stopped")
 	p.mu.Lock()

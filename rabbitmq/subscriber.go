@@ -65,7 +65,7 @@ func (s *subscriber) Run(ctx context.Context) error {
 		}
 		s.link(outlast.LinkDown, err.Error())
 		pause.lived(time.Since(began))
-		wait(ctx, pause.next())
+		wait(ctx, pause.next(err))
 	}
 	s.link(outlast.LinkDown, "stopped")
 	return nil
