@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,11 +24,14 @@ type made struct {
 var (
 	rawMade = outlast.Event[[]byte]("bench.made", 1, outlast.WithCodec(outlast.Raw))
 	errOnce = errors.New("this message fails once")
+
+	errPoison = errors.New("this message fails several times")
 )
 
 const (
 	slowWork    = 20 * time.Millisecond // of a slow handler, outside of the database
-	failsEveryN = 50                    // messages of which one fails at its first try
+	failsEveryN = 50                    // messages, or keys, of which one fails
+	poisonTries = 5                     // of a poison message, the last of which succeeds so that the run ends
 )
 
 const insertEffect = `INSERT INTO effect (message_id, body) VALUES ($1, $2)`
@@ -38,6 +43,7 @@ func (f handledHook) OnHandled(h outlast.Handled) { f(h) }
 
 // handlerOf returns a handler with one INSERT that besides does what its mode says:
 // "insert" nothing, "slow" waits as for another service, "failing" fails some messages once.
+// In an ordered group "poison" fails all messages of some keys, and "healthy" none.
 func handlerOf(mode string) func(ctx context.Context, tx outlast.Tx, m outlast.Received[[]byte]) error {
 	return func(ctx context.Context, tx outlast.Tx, m outlast.Received[[]byte]) error {
 		switch mode {
@@ -57,6 +63,16 @@ func handlerOf(mode string) func(ctx context.Context, tx outlast.Tx, m outlast.R
 	}
 }
 
+// isPoison reports whether a key is one whose messages fail in mode "poison". They are
+// left out of the times in the mode without poison too.
+func isPoison(t *task, key string) bool {
+	if t.Mode != "poison" && t.Mode != "healthy" {
+		return false
+	}
+	n, err := strconv.Atoi(strings.TrimPrefix(key, keyPrefix))
+	return err == nil && n%failsEveryN == 0
+}
+
 // consumeOutlast handles a queue with Outlast's consumer.
 func consumeOutlast(ctx context.Context, t *task, done func(int)) error {
 	conns := 2*max(t.Clients, 16) + 4 // handlers and retries at once
@@ -66,18 +82,21 @@ func consumeOutlast(ctx context.Context, t *task, done func(int)) error {
 			Retry: outlast.RetryPolicy{First: 10 * time.Millisecond},
 			Hooks: []outlast.Hook{handledHook(func(h outlast.Handled) {
 				if h.Result == outlast.HandledOK {
-					if t.Sample > 0 {
+					if t.Sample > 0 && !isPoison(t, h.Message.Key) {
 						t.stamps.note(h.Message.ID)
 					}
 					done(1)
 				}
 			})}}
-		if t.Mode == "failing" {
+		if t.Mode == "failing" || t.Mode == "poison" {
 			config.Logger = nil // it would tell of every failure
 		}
 		if t.Keys > 0 {
 			config.Generation = 2
 			config.Handlers = []outlast.Handler{outlast.Handle(keyedMade, func(ctx context.Context, tx outlast.Tx, m outlast.Received[keyed]) error {
+				if t.Mode == "poison" && m.Attempt < poisonTries && isPoison(t, m.Key) {
+					return errPoison
+				}
 				_, err := tx.ExecContext(ctx, insertEffect, m.ID, m.Body.Text)
 				return err
 			})}

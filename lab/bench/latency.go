@@ -64,7 +64,7 @@ func (s *stack) latencyRun(ctx context.Context, o *options, t *report.Table, c *
 	if err := execAll(ctx, url, businessTable); err != nil {
 		return err
 	}
-	chain, err := s.startChain(ctx, work, c.mode, c.interval)
+	chain, err := s.startChain(ctx, work, c.mode, c.interval, nil)
 	if err != nil {
 		return err
 	}
@@ -94,8 +94,9 @@ type chain struct {
 	stop  context.CancelFunc
 }
 
-// startChain starts the consumer, waits until the broker knows it, and starts the rest.
-func (s *stack) startChain(ctx context.Context, work task, mode string, interval time.Duration) (_ *chain, err error) {
+// startChain starts the consumer, waits until the broker knows it, and starts the rest. A
+// reader says how the consumer differs from the usual one; it may be nil.
+func (s *stack) startChain(ctx context.Context, work task, mode string, interval time.Duration, reader func(*task)) (_ *chain, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(work.Rows/work.Rate)*time.Second+2*time.Minute)
 	c := &chain{s: s, stop: cancel}
 	defer func() {
@@ -104,15 +105,21 @@ func (s *stack) startChain(ctx context.Context, work task, mode string, interval
 		}
 	}()
 	group := outlast.GroupTopology{Group: groupName, Partitions: 1, Bindings: []outlast.Binding{{Exchange: outlast.EventExchange, Type: messageType}}}
-	c.queue = group.Queue(0)
-	topology := brokerAt(work.Broker).Topology()
-	if err := topology.Apply(ctx, outlast.Topology{Groups: []outlast.GroupTopology{group}}); err != nil {
-		return nil, err
-	}
 	sink := work
 	sink.Actor, sink.Mode, sink.Keys, sink.Clients, sink.Batch, sink.Linger = "consume", "insert", 0, 48, 1, time.Second
 	if work.Rate > 1000 {
 		sink.Clients, sink.Batch = 8, 100
+	}
+	if reader != nil {
+		reader(&sink)
+	}
+	if group.Ordered = sink.Keys > 0; group.Ordered {
+		group.Generation = 2 // ordered or not is an argument of the queue
+	}
+	c.queue = group.Queue(0)
+	topology := brokerAt(work.Broker).Topology()
+	if err := topology.Apply(ctx, outlast.Topology{Groups: []outlast.GroupTopology{group}}); err != nil {
+		return nil, err
 	}
 	if c.sink, err = start(ctx, sink); err != nil {
 		return nil, err

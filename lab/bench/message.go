@@ -24,12 +24,14 @@ var noise = func() string {
 	return hex.EncodeToString(b)
 }()
 
+const keyPrefix = "order-"
+
 // keyOf spreads messages over a number of keys; 0 keys: none has one.
 func keyOf(i, keys int) string {
 	if keys == 0 {
 		return ""
 	}
-	return fmt.Sprintf("order-%d", i%keys)
+	return fmt.Sprint(keyPrefix, i%keys)
 }
 
 // bodyOf returns a JSON body of exactly size bytes.

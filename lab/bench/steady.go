@@ -32,7 +32,7 @@ func steadyPart(ctx context.Context, s *stack, o *options) ([]*report.Table, err
 	}
 	work := task{Database: url, Broker: s.vhost.URL(), Size: 256, Keys: 1000, Rate: steadyRate, Batch: 1, Sample: steadySample,
 		Rows: int(length.Seconds() * steadyRate)}
-	chain, err := s.startChain(ctx, work, "outbox", time.Second)
+	chain, err := s.startChain(ctx, work, "outbox", time.Second, nil)
 	if err != nil {
 		return nil, err
 	}
