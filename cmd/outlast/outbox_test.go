@@ -63,6 +63,7 @@ func TestPublishOne(t *testing.T) {
 	s.fails(exitFailure, []string{"type", "order..v1"}, "publish", "--type", "order..v1", "--body", "{}")
 	s.fails(exitUsage, []string{"--type"}, "publish", "--body", "{}")
 	s.fails(exitUsage, []string{"--body"}, "publish", "--type", "a.v1")
+	s.fails(exitUsage, []string{"body", "not JSON", "text/plain"}, "publish", "--type", "a.v1", "--body", "order-7")
 	s.fails(exitUsage, []string{"--due"}, "publish", "--type", "a.v1", "--body", "{}", "--due", "tomorrow")
 	s.fails(exitUsage, []string{"no such file"}, "publish", "--file", filepath.Join(s.dir, "none"))
 	s.fails(exitFailure, []string{"not found"}, "outbox", "show", outlast.NewID())

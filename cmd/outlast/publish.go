@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -161,6 +162,9 @@ func (p *program) oneMessage(op string, f *publishFlags) (outlast.Message, error
 		if m.Body, err = io.ReadAll(io.LimitReader(r, outlast.MaxBody+1)); err != nil {
 			return m, &outlast.Error{Op: op + ": read the body", Code: outlast.CodeUnavailable, Err: err}
 		}
+	}
+	if m.ContentType == "" && len(m.Body) <= outlast.MaxBody && !json.Valid(m.Body) {
+		return m, usage(op, "body", "JSON, or --content-type given", "text that is not JSON", "--content-type text/plain sends it as it is")
 	}
 	if f.due != "" {
 		due, err := time.Parse(time.RFC3339, f.due)
