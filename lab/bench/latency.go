@@ -55,20 +55,7 @@ func (s *stack) latencyRun(ctx context.Context, o *options, t *report.Table, c *
 	length := time.Duration(float64(latencyTime)*o.scale) + time.Second
 	work := task{Broker: s.vhost.URL(), Size: 256, Keys: 1000, Rate: c.rate, Batch: max(1, c.rate/500), Sample: 1,
 		Rows: max(int(length.Seconds()*float64(c.rate)), 20)}
-	url, drop, err := s.freshDatabase(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	defer drop()
-	work.Database = url
-	if err := execAll(ctx, url, businessTable); err != nil {
-		return err
-	}
-	chain, err := s.startChain(ctx, work, c.mode, c.interval, nil)
-	if err != nil {
-		return err
-	}
-	produced, consumed, err := chain.wait()
+	produced, consumed, err := s.runChain(ctx, work, c.mode, c.interval, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -92,6 +79,30 @@ type chain struct {
 	load  *running
 	sink  *running
 	stop  context.CancelFunc
+}
+
+// runChain makes a database, runs a chain on it, and returns what both ends report.
+// Reader is that of [stack.startChain]; during is called when everything runs. Both may
+// be nil.
+func (s *stack) runChain(ctx context.Context, work task, mode string, interval time.Duration, reader func(*task), during func() error) (produced, consumed outcome, err error) {
+	url, drop, err := s.freshDatabase(ctx, "postgres")
+	if err != nil {
+		return produced, consumed, err
+	}
+	defer drop()
+	work.Database = url
+	if err := execAll(ctx, url, businessTable); err != nil {
+		return produced, consumed, err
+	}
+	chain, err := s.startChain(ctx, work, mode, interval, reader)
+	if err != nil {
+		return produced, consumed, err
+	}
+	if during != nil {
+		err = during()
+	}
+	produced, consumed, err2 := chain.wait()
+	return produced, consumed, errors.Join(err, err2)
 }
 
 // startChain starts the consumer, waits until the broker knows it, and starts the rest. A

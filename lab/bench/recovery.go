@@ -73,29 +73,20 @@ func (s *stack) recoveryRun(ctx context.Context, o *options, t *report.Table, na
 	}
 	address.Host = front.Address()
 	work := task{Broker: address.String(), Size: 256, Keys: poisonKeys, Rate: recoveryRate, Batch: 1, Sample: 1, Rows: int(length.Seconds() * recoveryRate)}
-	database, drop, err := s.freshDatabase(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	defer drop()
-	work.Database = database
-	if err := execAll(ctx, database, businessTable); err != nil {
-		return err
-	}
-	chain, err := s.startChain(ctx, work, mode, time.Second, nil)
-	if err != nil {
-		return err
-	}
 	var back []int64
-	for i := 0; i < tries && err == nil; i++ {
-		time.Sleep(betweenCuts) // the load itself, not a wait for an effect
-		front.Cut()
-		time.Sleep(downFor[i%len(downFor)])
-		err = front.Restore()
-		back = append(back, time.Now().UnixNano())
-	}
-	_, consumed, err2 := chain.wait()
-	if err := errors.Join(err, err2); err != nil {
+	_, consumed, err := s.runChain(ctx, work, mode, time.Second, nil, func() error {
+		for i := range tries {
+			time.Sleep(betweenCuts) // the load itself, not a wait for an effect
+			front.Cut()
+			time.Sleep(downFor[i%len(downFor)])
+			back = append(back, time.Now().UnixNano())
+			if err := front.Restore(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	for _, at := range back {
@@ -116,20 +107,7 @@ func (s *stack) recoveryRun(ctx context.Context, o *options, t *report.Table, na
 func (s *stack) poisonRun(ctx context.Context, o *options, t *report.Table, mode string) error {
 	length := time.Duration(float64(20*time.Second)*o.scale) + time.Second
 	work := task{Broker: s.vhost.URL(), Size: 256, Keys: poisonKeys, Rate: poisonRate, Batch: 1, Sample: 1, Rows: int(length.Seconds() * poisonRate)}
-	database, drop, err := s.freshDatabase(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	defer drop()
-	work.Database = database
-	if err := execAll(ctx, database, businessTable); err != nil {
-		return err
-	}
-	chain, err := s.startChain(ctx, work, "within", 0, func(sink *task) { sink.Keys, sink.Mode = poisonKeys, mode })
-	if err != nil {
-		return err
-	}
-	produced, consumed, err := chain.wait()
+	produced, consumed, err := s.runChain(ctx, work, "within", 0, func(sink *task) { sink.Keys, sink.Mode = poisonKeys, mode }, nil)
 	if err != nil {
 		return err
 	}
