@@ -13,6 +13,8 @@ import (
 type Fault struct {
 	// Name says what it does to what: "kill relay-1".
 	Name string
+	// Kind is the name of its kind; a plan fills it in.
+	Kind string
 	// Hits are what it holds while it is on: no two faults hold the same thing at once. The
 	// first one is its row in the timeline.
 	Hits []string
@@ -86,6 +88,7 @@ func Plan(seed uint64, kinds []Kind, storm Storm) []Step {
 		}
 		// Drawn in any case, so that what was busy changes nothing that comes later.
 		f, lasts := kind.Draw(r), kind.Shortest+time.Duration(r.Int64N(int64(kind.Longest-kind.Shortest)+1))
+		f.Kind = kind.Name
 		if busy(plan, at, f.Hits, storm) {
 			if len(first) > 0 {
 				first = append(first[1:], first[0])

@@ -24,6 +24,7 @@ type Timeline struct {
 // Line is one fault that was made. Times count from the start of the timeline.
 type Line struct {
 	Name string
+	Kind string
 	Row  string
 	// On is when it began to be made, Made when it was there, Ending when it began to be
 	// undone, Off when it was gone; zero when that did not come.
@@ -79,7 +80,7 @@ func (t *Timeline) Active() []string {
 func (t *Timeline) begin(f Fault) *Line {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := &Line{Name: f.Name, Row: f.Name, On: t.now()}
+	l := &Line{Name: f.Name, Kind: f.Kind, Row: f.Name, On: t.now()}
 	if len(f.Hits) > 0 {
 		l.Row = f.Hits[0]
 	}

@@ -1,6 +1,7 @@
 package storm
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -75,15 +76,23 @@ func (r *Report) MostUsed() (most Usage) {
 	return most
 }
 
-// Made counts the faults that were really on, by the first words of their names.
-func (r *Report) Made() int {
-	n := 0
-	for _, l := range r.Faults {
-		if l.Err == "" {
-			n++
-		}
+// Made counts the faults that were really on.
+func (r *Report) Made() (n int) {
+	for _, made := range r.Kinds() {
+		n += made
 	}
 	return n
+}
+
+// Kinds counts the faults of each kind that were really on.
+func (r *Report) Kinds() map[string]int {
+	kinds := map[string]int{}
+	for _, l := range r.Faults {
+		if l.Err == "" {
+			kinds[cmp.Or(l.Kind, l.Name)]++
+		}
+	}
+	return kinds
 }
 
 // Print writes the report for people.

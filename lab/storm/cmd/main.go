@@ -138,6 +138,9 @@ func run(ctx context.Context, c storm.Config, o options) (good bool, err error) 
 	if o.soak != "" {
 		return s.good(), writeSoak(o.soak, s, svg)
 	}
+	if o.append != "" {
+		return s.good(), writeKinds(o.append, s)
+	}
 	return s.good(), nil
 }
 

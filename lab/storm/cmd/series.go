@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,15 +29,18 @@ type series struct {
 
 // record is what is kept of a run.
 type record struct {
-	Seed     uint64        `json:"seed"`
-	Commit   string        `json:"commit"`
-	Began    time.Time     `json:"began"`
-	Length   time.Duration `json:"length"`
-	Faults   int           `json:"faults"`
-	Totals   storm.Account `json:"totals"`
-	Rest     time.Duration `json:"rest"`
-	Problems []string      `json:"problems,omitempty"`
-	Most     storm.Usage   `json:"most"`
+	Seed   uint64        `json:"seed"`
+	Commit string        `json:"commit"`
+	Began  time.Time     `json:"began"`
+	Length time.Duration `json:"length"`
+	Faults int           `json:"faults"`
+	// Kinds are the faults by their kinds, Events the lines of the history; 0: it had none.
+	Kinds    map[string]int `json:"kinds,omitempty"`
+	Events   int            `json:"events,omitempty"`
+	Totals   storm.Account  `json:"totals"`
+	Rest     time.Duration  `json:"rest"`
+	Problems []string       `json:"problems,omitempty"`
+	Most     storm.Usage    `json:"most"`
 }
 
 // openSeries returns the series at path if it is unfinished and of so many runs, and a new
@@ -70,6 +75,10 @@ func (s *series) add(r *storm.Report) (record, error) {
 	done := record{Seed: r.Seed, Commit: commit(), Began: r.Began, Length: r.Length, Faults: r.Made(), Totals: r.Totals(),
 		Rest: r.Rest.Took, Problems: r.Problems(), Most: r.MostUsed()}
 	done.Totals.Stories = nil
+	done.Kinds = r.Kinds()
+	if r.History != nil {
+		done.Events = r.History.Events
+	}
 	s.Done = append(s.Done, done)
 	data, err := json.MarshalIndent(s, "", "\t")
 	if err != nil {
@@ -102,27 +111,37 @@ func commit() string {
 	return strings.TrimSpace(string(out))
 }
 
-const tableHead = `| seed | commit | when | load and faults | faults | committed | effects | dead | lost | lost by our hand | ghosts | doubled | out of order | result |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+const tableHead = `| seed | commit | when | load and faults | faults | events | committed | effects | dead | lost | lost by our hand | ghosts | doubled | out of order | result |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 `
 
-func (r record) row() string {
+// row is a line of the table; the number of faults links to picture, if there is one.
+func (r record) row(picture string) string {
 	result := "good"
 	if len(r.Problems) > 0 {
 		result = "**" + strings.ReplaceAll(strings.Join(r.Problems, "; "), "|", "/") + "**"
 	}
+	events := "ledgers alone"
+	if r.Events > 0 {
+		events = fmt.Sprint(r.Events)
+	}
+	faults := fmt.Sprint(r.Faults)
+	if picture != "" {
+		faults = fmt.Sprintf("[%s](%s)", faults, picture)
+	}
 	t := r.Totals
-	return fmt.Sprintf("| %d | %s | %s | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d | %s |\n", r.Seed, r.Commit, r.Began.UTC().Format("2006-01-02 15:04"),
-		r.Length, r.Faults, t.Committed, t.Effects, t.Dead, t.Lost, t.Explained, t.Ghosts, t.Doubled, t.Inverted, result)
+	return fmt.Sprintf("| %d | %s | %s | %s | %s | %s | %d | %d | %d | %d | %d | %d | %d | %d | %s |\n", r.Seed, r.Commit, r.Began.UTC().Format("2006-01-02 15:04"),
+		r.Length, faults, events, t.Committed, t.Effects, t.Dead, t.Lost, t.Explained, t.Ghosts, t.Doubled, t.Inverted, result)
 }
 
 const chaosHead = `# Chaos
 
 Runs of ` + "`make chaos`" + `: a whole system under load and under faults drawn from a seed. Afterwards the ledgers of the services
 are compared, which they keep in the transactions that the ledgers tell of, apart from Outlast's own tables. The counts are
-sums over three groups. *Lost by our hand* were written before the end of a time in which the run itself had deleted a
+sums over the groups. *Events* are the lines of the history by which the invariants were judged besides; a run beside an
+earlier commit has none. *Lost by our hand* were written before the end of a time in which the run itself had deleted a
 queue, bindings or the exchange: a confirm means "routed to one queue", see [guarantees](../guarantees.md#no-loss).
-` + "`make chaos SEED=n`" + ` repeats the faults of a run. The picture is the timeline of the last run.
+` + "`make chaos SEED=n`" + ` repeats the faults of a run. The number of its faults links to its timeline; this is the one of the last run.
 
 ![timeline](chaos.svg)
 
@@ -138,17 +157,32 @@ func appendRow(path string, r record, svg string) error {
 	if err != nil {
 		return err
 	}
+	last := strings.TrimSuffix(path, ".md")
+	own := fmt.Sprintf("%s-%d.svg", last, r.Seed)
 	text = append(bytes.TrimRight(text, "\n"), '\n')
-	if err := os.WriteFile(path, append(text, r.row()...), 0o644); err != nil {
+	if err := os.WriteFile(path, append(text, r.row(filepath.Base(own))...), 0o644); err != nil {
 		return err
 	}
-	picture := strings.TrimSuffix(path, ".md")
-	if len(r.Problems) > 0 {
-		if err := os.WriteFile(fmt.Sprintf("%s-%d.svg", picture, r.Seed), []byte(svg), 0o644); err != nil {
-			return err
+	if err := os.WriteFile(own, []byte(svg), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(last+".svg", []byte(svg), 0o644)
+}
+
+// writeKinds writes how often each kind of fault was on in a series, beside its rows.
+func writeKinds(path string, s *series) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Kinds of faults\n\nHow often each was on in the %d runs from seed %d in [chaos](%s).\n\n| kind | times |\n|---|---:|\n", len(s.Done), s.First, filepath.Base(path))
+	all := map[string]int{}
+	for _, r := range s.Done {
+		for kind, n := range r.Kinds {
+			all[kind] += n
 		}
 	}
-	return os.WriteFile(picture+".svg", []byte(svg), 0o644)
+	for _, kind := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(&b, "| %s | %d |\n", kind, all[kind])
+	}
+	return os.WriteFile(strings.TrimSuffix(path, ".md")+"-kinds.md", []byte(b.String()), 0o644)
 }
 
 // writeSoak writes what a whole series came to.
@@ -169,7 +203,7 @@ func writeSoak(path string, s *series, svg string) error {
 		len(s.Done), time.Now().UTC().Format("2006-01-02 15:04"), length, faults, all.Committed, all.Effects, all.Dead, all.Lost, all.Ghosts, all.Doubled, all.Inverted,
 		all.Explained, most.Memory>>20, most.Files, tableHead)
 	for _, r := range s.Done {
-		b.WriteString(r.row())
+		b.WriteString(r.row(""))
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
