@@ -93,6 +93,9 @@ type Fact struct {
 	Until time.Time `json:"until,omitzero"`
 	// Now marks the fact of a row that is there: where the message is.
 	Now bool `json:"now,omitempty"`
+	// AsOf is set when the database did not say so itself just now: somebody who asked it
+	// then (package collector) remembers it. No store sets it.
+	AsOf time.Time `json:"as_of,omitzero"`
 	// Envelope is what the row holds of the message, nil when it holds only the id.
 	Envelope *Envelope `json:"envelope,omitempty"`
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/collector"
 	"github.com/outlastmq/outlast/journey"
 )
 
@@ -31,6 +32,9 @@ type Config struct {
 	// Audit records who did what before it is done. Without one there are no actions, and
 	// nobody sees a body.
 	Audit *AuditLog
+	// Collector, when set, is asked about databases that do not answer. What it says is
+	// shown with its time, and is never taken for the truth.
+	Collector *collector.Store
 	// Patience bounds the answer of each database. Range 100ms to 1m; default 5s.
 	Patience time.Duration
 	// MostRate bounds the messages a second of an operation. Range 1 to 10000; default 100.
@@ -123,6 +127,9 @@ func New(c Config) (*Console, error) {
 		c: c, places: placesOf(c.Places), busy: make(chan struct{}, mostBusy), streams: make(chan struct{}, mostStreams),
 		asker: &journey.Asker{Places: c.Places, Patience: c.Patience},
 	}
+	if c.Collector != nil {
+		x.asker.Memory = c.Collector
+	}
 	x.jobs.queue = make(chan *job, mostJobs)
 	mux := http.NewServeMux()
 	mux.Handle("GET /static/", cached(http.FileServerFS(static)))
@@ -131,6 +138,7 @@ func New(c Config) (*Console, error) {
 		"GET /{$}": x.health, "GET /find": x.find, "GET /message": x.message, "GET /outbox": x.outbox, "GET /failures": x.failures,
 		"GET /failure": x.failure, "GET /waiting": x.waiting, "GET /audit": x.audit, "GET /flow": x.flow, "GET /books": x.books,
 		"GET /minute": x.minute, "GET /operations": x.operations, "GET /operation": x.operation, "GET /topology": x.topology,
+		"GET /collected": x.collected,
 	} {
 		mux.Handle(pattern, x.page(page))
 	}
@@ -229,6 +237,7 @@ type frame struct {
 	Who       *Identity
 	Active    string
 	LookOnly  bool
+	Collector bool
 	Notice    string
 	Everybody bool
 }
@@ -248,7 +257,7 @@ func (x *Console) page(f pageFunc) http.Handler {
 }
 
 func (x *Console) render(w http.ResponseWriter, r *http.Request, status int, v *view) {
-	v.Frame.Who, v.Frame.LookOnly, v.Frame.Everybody = whoOf(r), x.c.Audit == nil, x.c.Loopback
+	v.Frame.Who, v.Frame.LookOnly, v.Frame.Everybody, v.Frame.Collector = whoOf(r), x.c.Audit == nil, x.c.Loopback, x.c.Collector != nil
 	var out bytes.Buffer
 	if err := templates.ExecuteTemplate(&out, "page", v); err == nil {
 		// The parts of a page are templates of their own names.

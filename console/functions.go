@@ -18,6 +18,7 @@ var functions = template.FuncMap{
 	"exact":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000Z") },
 	"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	"age":     func(d time.Duration) string { return age(d) },
+	"ago":     func(t time.Time) string { return age(time.Since(t)) },
 	"plural":  plural,
 	"num":     grouped,
 	"upper":   strings.ToUpper,

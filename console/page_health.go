@@ -18,6 +18,10 @@ type healthData struct {
 type healthPlace struct {
 	Name, Key, Service, Unknown string
 	*outlast.StoreStatus
+	// Old is what waited when the collector last heard of a database that does not answer,
+	// and OldAt when that was.
+	Old     *outlast.StoreStatus
+	OldAt   time.Time
 	Operate map[string]bool // groups that the person may pause and resume
 	Groups  []string        // groups that wait or have dead letters, or that hear something
 }
@@ -36,11 +40,34 @@ func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*
 			}
 			data.Words = append(data.Words, inWords(&h)...)
 		} else {
-			data.Words = append(data.Words, h.Name+" does not answer: what it knows is not shown.")
+			data.Words = append(data.Words, x.silent(ctx, &h, who))
 		}
 		data.Places = append(data.Places, h)
 	}
 	return &view{Title: "Health", Template: "health", Data: data}, nil
+}
+
+// silent says that a database does not answer, with what the collector knows of it.
+func (x *Console) silent(ctx context.Context, h *healthPlace, who *Identity) string {
+	text := h.Name + " does not answer: what it knows is not shown."
+	if x.c.Collector == nil {
+		return text
+	}
+	ctx, cancel := x.brief(ctx)
+	defer cancel()
+	p, err := x.c.Collector.Place(ctx, h.Name)
+	switch {
+	case err != nil:
+		return text + " Nor does the collector."
+	case p == nil || p.Status == nil:
+		return text + " The collector does not know it either."
+	}
+	h.Service, h.Old, h.OldAt = p.Service, visible(p.Status, who), p.AnsweredAt
+	text = h.Name + " does not answer: what is shown of it is the collector's copy, " + age(time.Since(p.AnsweredAt)) + " old."
+	if !p.UnknownSince.IsZero() {
+		text += " The collector has not reached it since " + clock(p.UnknownSince) + "."
+	}
+	return text
 }
 
 // visible is the part of a status that a person may see.

@@ -29,6 +29,27 @@ type Asker struct {
 	Limit int
 	// Grace is how long what should happen may take before it is a verdict.
 	Grace time.Duration
+	// Memory, when set, is asked about databases that do not answer. What it says is
+	// marked, fills no gap, and is held against no message.
+	Memory Memory
+}
+
+// Memory is what somebody remembers of databases: [collector.Store] is one.
+//
+// [collector.Store]: https://pkg.go.dev/github.com/outlastmq/outlast/collector#Store
+type Memory interface {
+	// Remember returns what the database of that name said of the messages that q selects
+	// when it last answered; nothing when it is not known.
+	Remember(ctx context.Context, place string, q outlast.FactQuery) (Remembered, error)
+}
+
+// Remembered is what a Memory says of one database.
+type Remembered struct {
+	Service string
+	// At is when the database last answered; zero: nothing is remembered of it.
+	At time.Time
+	// Facts have their AsOf set.
+	Facts []outlast.Fact
 }
 
 // PlaceState is how a database answered.
@@ -37,6 +58,8 @@ type PlaceState struct {
 	Service string `json:"service,omitempty"`
 	// Unknown says why it could not be asked; empty when it was.
 	Unknown string `json:"unknown,omitempty"`
+	// AsOf is set when it was not asked and a memory was: when it last answered that.
+	AsOf time.Time `json:"as_of,omitzero"`
 	// Untracked: it has no sent log, so that what was sent from it is not known.
 	Untracked bool `json:"untracked,omitempty"`
 }
@@ -92,6 +115,13 @@ func (a *Asker) find(ctx context.Context, text string, q outlast.FactQuery) (*Fo
 	return &Found{Asked: text, At: time.Now().UTC(), Places: r.states, Stories: a.judged(r), Rest: r.rest}, nil
 }
 
+func (a *Asker) patience() time.Duration {
+	if a.Patience == 0 {
+		return 10 * time.Second
+	}
+	return a.Patience
+}
+
 func (a *Asker) limit() int {
 	if a.Limit < 1 || a.Limit > 1000 {
 		return 1000
@@ -128,11 +158,7 @@ func (a *Asker) round() *round {
 // each calls f for every place that can be asked, all at once. A place that has failed
 // is not asked again: half an answer is none.
 func (r *round) each(ctx context.Context, f func(ctx context.Context, i int, store outlast.Store) error) {
-	patience := r.a.Patience
-	if patience == 0 {
-		patience = 10 * time.Second
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, r.a.patience())
 	defer cancel()
 	errs := make([]error, len(r.a.Places))
 	var all sync.WaitGroup
@@ -200,7 +226,29 @@ func (r *round) put(ctx context.Context, q outlast.FactQuery) (cut []string) {
 			cut = append(cut, r.states[i].Name)
 		}
 	}
+	r.remember(ctx, q)
 	return cut
+}
+
+// remember asks the memory for those that do not answer.
+func (r *round) remember(ctx context.Context, q outlast.FactQuery) {
+	if r.a.Memory == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.a.patience())
+	defer cancel()
+	for i := range r.states {
+		s := &r.states[i]
+		if s.Unknown == "" {
+			continue
+		}
+		m, err := r.a.Memory.Remember(ctx, s.Name, q)
+		if err != nil || m.At.IsZero() {
+			continue // it is unknown, as without a memory
+		}
+		s.Service, s.AsOf = m.Service, m.At
+		r.facts = append(r.facts, m.Facts...)
+	}
 }
 
 // follow asks everybody for the messages that are shown: the inbox of a receiver knows

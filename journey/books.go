@@ -54,7 +54,7 @@ func (b *Books) Close(ctx context.Context) (*Closing, error) {
 	}
 	c := &Closing{Minutes: []outlast.BookMinute{}}
 	var err error
-	if c.Before, err = b.before(ctx); err != nil || c.Before.IsZero() {
+	if c.Before, err = Closed(ctx, b.Store); err != nil || c.Before.IsZero() {
 		return c, err
 	}
 	limit := b.Limit
@@ -88,10 +88,12 @@ func (b *Books) Close(ctx context.Context) (*Closing, error) {
 	return c, nil
 }
 
-// before asks a few times: the first answers may only prepare the next one.
-func (b *Books) before(ctx context.Context) (t time.Time, err error) {
+// Closed asks a store a few times for the instant before which everything is committed and
+// out of the outbox: the first answers may only prepare the next one. Zero when it is not
+// known yet.
+func Closed(ctx context.Context, store outlast.Store) (t time.Time, err error) {
 	for range 5 {
-		if t, err = b.Store.Books().Closed(ctx); err != nil || !t.IsZero() {
+		if t, err = store.Books().Closed(ctx); err != nil || !t.IsZero() {
 			return t, err
 		}
 		select {

@@ -25,6 +25,9 @@ func (t Track) label() string {
 	if t.Attempt > 0 && t.State != Handled {
 		fmt.Fprintf(&b, ", %d failed", t.Attempt)
 	}
+	if !t.AsOf.IsZero() {
+		b.WriteString(", by the collector as of " + t.AsOf.UTC().Format(time.RFC3339))
+	}
 	return b.String()
 }
 

@@ -56,6 +56,9 @@ type Track struct {
 	Attempt int       `json:"attempts,omitempty"`
 	Replays int       `json:"replays,omitempty"`
 	Until   time.Time `json:"until,omitzero"`
+	// AsOf is set when this is what a collector remembers of a database that does not
+	// answer: it was so then, and nobody knows whether it still is.
+	AsOf time.Time `json:"as_of,omitzero"`
 }
 
 // Story is all that is known of one message.
@@ -179,11 +182,11 @@ func distinct(facts []outlast.Fact) []outlast.Fact {
 	compare := func(a, b outlast.Fact) int {
 		return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank(&a), rank(&b)), cmp.Compare(now[a.Now], now[b.Now]), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Group, b.Group), cmp.Compare(a.Source, b.Source),
 			cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Replays, b.Replays), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Detail, b.Detail),
-			a.Until.Compare(b.Until), cmp.Compare(known(b.Envelope), known(a.Envelope)))
+			a.Until.Compare(b.Until), cmp.Compare(known(b.Envelope), known(a.Envelope)), a.AsOf.Compare(b.AsOf))
 	}
 	slices.SortStableFunc(list, compare)
 	return slices.CompactFunc(list, func(a, b outlast.Fact) bool {
-		a.Envelope, b.Envelope = nil, nil
+		a.Envelope, b.Envelope, a.AsOf, b.AsOf = nil, nil, time.Time{}, time.Time{}
 		return compare(a, b) == 0
 	})
 }
@@ -222,7 +225,7 @@ func track(group string, facts []*outlast.Fact) Track {
 		t.Attempt, t.Replays = max(t.Attempt, f.Attempt), max(t.Replays, f.Replays)
 		if r := rank(f); r > 0 && r >= best {
 			best = r
-			t.State, t.Since, t.Code, t.Detail, t.Until = stateOf(f), f.At, f.Code, f.Detail, f.Until
+			t.State, t.Since, t.Code, t.Detail, t.Until, t.AsOf = stateOf(f), f.At, f.Code, f.Detail, f.Until, f.AsOf
 		}
 	}
 	return t

@@ -69,6 +69,9 @@ type sayer func(kind VerdictKind, group string, since time.Time, format string, 
 
 func (s *Story) judgeSend(b Bench, say sayer) {
 	t := &s.Send
+	if !t.AsOf.IsZero() {
+		return // it was so: nobody knows what became of it
+	}
 	if t.State.known() && len(reapersOf(t)) != 1 && !t.State.Final() {
 		say(Stranded, "", t.Since, "nothing moves a message that is %s %s", t.State, t.Code)
 	}
@@ -88,6 +91,9 @@ func (s *Story) judgeSend(b Bench, say sayer) {
 }
 
 func (s *Story) judgeGroup(b Bench, t *Track, say sayer) {
+	if !t.AsOf.IsZero() {
+		return
+	}
 	if !t.State.Final() && t.State != Unknown && len(reapersOf(t)) != 1 {
 		say(Stranded, t.Group, t.Since, "nothing moves a message that is %s %s", t.State, t.Code)
 	}

@@ -28,6 +28,7 @@ type openSettings struct {
 	maxConns   int
 	name       string
 	allowPlain bool
+	lazy       bool
 	logger     *slog.Logger
 }
 
@@ -55,11 +56,15 @@ func AllowPlain() OpenOption { return func(s *openSettings) { s.allowPlain = tru
 // Logger gets what a person should know of the connections. Default: slog.Default().
 func Logger(l *slog.Logger) OpenOption { return func(s *openSettings) { s.logger = l } }
 
+// Lazy leaves the first connection to the first statement: a server that is down is not an
+// error of Open, and is connected to when it is there.
+func Lazy() OpenOption { return func(s *openSettings) { s.lazy = true } }
+
 // silenceLimit is how long data may stay unacknowledged by the server's host.
 const silenceLimit = 30 * time.Second
 
 // Open returns a pool for address, a URL or a keyword string of libpq, after one
-// connection has succeeded. Connections notice a dead peer within half a minute: idle ones
+// connection has succeeded, unless [Lazy] is given. Connections notice a dead peer within half a minute: idle ones
 // everywhere, and on Linux also those that wait for an answer
 // (TestF81_A_statement_to_a_vanished_server_ends).
 // With several hosts in the URL, only one that accepts writes is used. Errors never
@@ -101,6 +106,9 @@ func Open(ctx context.Context, address string, opts ...OpenOption) (*sql.DB, err
 	db.SetMaxIdleConns(conf.maxConns)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(time.Hour)
+	if conf.lazy {
+		return db, nil
+	}
 	if err := db.PingContext(ctx); err != nil {
 		_ = db.Close()
 		return nil, (&store{}).fail("open postgres", err, false)

@@ -66,10 +66,10 @@ func (p *program) openDatabase(ctx context.Context) (*database, error) {
 	if a.scheme == "sqlite" {
 		return p.openSQLite(ctx, a)
 	}
-	return p.openPostgres(ctx, a)
+	return p.openPostgres(ctx, a, false)
 }
 
-func (p *program) openPostgres(ctx context.Context, a address) (*database, error) {
+func (p *program) openPostgres(ctx context.Context, a address, lazy bool) (*database, error) {
 	ctx, cancel := p.brief(ctx)
 	defer cancel()
 	var opts []postgres.OpenOption
@@ -78,6 +78,9 @@ func (p *program) openPostgres(ctx context.Context, a address) (*database, error
 	}
 	if p.brokerLog != nil {
 		opts = append(opts, postgres.Logger(p.brokerLog))
+	}
+	if lazy {
+		opts = append(opts, postgres.Lazy())
 	}
 	db, err := postgres.Open(ctx, a.url, opts...)
 	if outlast.CodeOf(err) == outlast.CodeInvalid {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/collector"
 	"github.com/outlastmq/outlast/console"
 	"github.com/outlastmq/outlast/journey"
 	"github.com/spf13/cobra"
@@ -28,6 +29,7 @@ type consoleFlags struct {
 	audit  string
 	cert   string
 	key    string
+	memory string
 }
 
 func (p *program) consoleCommand() *cobra.Command {
@@ -70,6 +72,7 @@ of the one before; outlast console verify checks the file.`,
 	fl.StringVar(&f.audit, "audit", "", "file that records who did what; needed for every action")
 	fl.StringVar(&f.cert, "cert", "", "PEM file of the TLS certificate")
 	fl.StringVar(&f.key, "key", "", "PEM file of its key")
+	fl.StringVar(&f.memory, "collector", "", "a collector's database, to show what it remembers of a database that does not answer; a URL or env:NAME")
 	cmd.AddCommand(p.consolePasswordCommand(), p.consoleVerifyCommand())
 	return cmd
 }
@@ -193,9 +196,13 @@ func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
 		}
 		defer c.Audit.Close()
 	}
+	f.places.lazy = true
 	return p.withPlaces(ctx, &f.places, func(ctx context.Context, places []journey.Place) error {
 		c.Places = places
-		return p.listenConsole(ctx, f, c)
+		return p.withMemory(ctx, f.memory, func(ctx context.Context, m *collector.Store) error {
+			c.Collector = m
+			return p.listenConsole(ctx, f, c)
+		})
 	})
 }
 

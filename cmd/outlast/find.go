@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/collector"
 	"github.com/outlastmq/outlast/journey"
 	"github.com/spf13/cobra"
 )
@@ -19,12 +20,14 @@ type drawFlags struct {
 	format string
 	limit  int
 	grace  time.Duration
+	memory string
 }
 
 func (f *drawFlags) flags(cmd *cobra.Command) {
 	f.places.flags(cmd)
 	cmd.Flags().StringVar(&f.format, "format", "text", "text, json, mermaid or svg")
 	cmd.Flags().IntVar(&f.limit, "limit", 1000, "messages at most, 1 to 1000")
+	cmd.Flags().StringVar(&f.memory, "collector", "", "a collector's database, to show what it remembers of a database that does not answer; a URL or env:NAME")
 	cmd.Flags().DurationVar(&f.grace, "grace", 5*time.Minute, "how long what should happen may take before it is a verdict")
 }
 
@@ -43,6 +46,22 @@ func (p *program) asker(op string, f *drawFlags, places []journey.Place) (*journ
 	return &journey.Asker{Places: places, Patience: p.timeout, Limit: f.limit, Grace: f.grace}, nil
 }
 
+// withAsker opens the databases, and the collector's when one is named.
+func (p *program) withAsker(cmd *cobra.Command, f *drawFlags, do func(ctx context.Context, a *journey.Asker) error) error {
+	return p.withPlaces(cmd.Context(), &f.places, func(ctx context.Context, places []journey.Place) error {
+		a, err := p.asker(cmd.CommandPath(), f, places)
+		if err != nil {
+			return err
+		}
+		return p.withMemory(ctx, f.memory, func(ctx context.Context, m *collector.Store) error {
+			if m != nil {
+				a.Memory = m
+			}
+			return do(ctx, a)
+		})
+	})
+}
+
 func (p *program) findCommand() *cobra.Command {
 	var f drawFlags
 	cmd := &cobra.Command{
@@ -56,16 +75,15 @@ than --limit the newest are shown, each with all that is known of it.
 A database that cannot be reached is shown as unknown: what it knows is missing from
 the answer, and the exit code is 1. So it is when nothing is found. A message whose
 sender has its database elsewhere is "not asked" on the sender's side: name that
-database with --in.`,
+database with --in.
+
+With --collector, what a collector remembers of a database that does not answer is shown
+with its time. It is a copy: the gap stays a gap, and the exit code is 1.`,
 		Example: `  outlast find order-7 --in env:ORDERS_DB --in env:BILLING_DB
   outlast find 0198c0de-0000-7000-8000-000000000001 --format svg > message.svg`,
 		Args: args("KEY|ID|FLOW"),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			return p.withPlaces(cmd.Context(), &f.places, func(ctx context.Context, places []journey.Place) error {
-				a, err := p.asker(cmd.CommandPath(), &f, places)
-				if err != nil {
-					return err
-				}
+			return p.withAsker(cmd, &f, func(ctx context.Context, a *journey.Asker) error {
 				found, err := a.Find(ctx, given[0])
 				if err != nil {
 					return err
@@ -99,6 +117,9 @@ func (p *program) draw(flow *journey.Flow, format string, asTree bool) error {
 		switch {
 		case place.Unknown != "":
 			p.printf("? %s: unknown, it could not be asked: %s\n", printable(place.Name), printable(oneLine(place.Unknown)))
+			if !place.AsOf.IsZero() {
+				p.printf("  what is shown of it is the collector's copy of %s, %s old\n", timeText(place.AsOf), durationText(time.Since(place.AsOf)))
+			}
 		case place.Untracked:
 			p.printf("! %s has no sent log: what it has sent is not known here (outlast migrate up)\n", printable(place.Name))
 		}

@@ -20,11 +20,7 @@ that only others speak of. The exit code is 1 then.`,
   outlast flow 0198c0de-0000-7000-8000-000000000001 --format mermaid`,
 		Args: args("ID"),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			return p.withPlaces(cmd.Context(), &f.places, func(ctx context.Context, places []journey.Place) error {
-				a, err := p.asker(cmd.CommandPath(), &f, places)
-				if err != nil {
-					return err
-				}
+			return p.withAsker(cmd, &f, func(ctx context.Context, a *journey.Asker) error {
 				flow, err := a.Flow(ctx, given[0])
 				if err != nil {
 					return err

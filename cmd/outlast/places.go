@@ -15,7 +15,12 @@ import (
 const placesEnv = "OUTLAST_DATABASES"
 
 // placeFlags say which databases a question goes to.
-type placeFlags struct{ in []string }
+type placeFlags struct {
+	in []string
+	// lazy is for programs that go on for long: a server that is down is connected to when
+	// it is there.
+	lazy bool
+}
 
 func (f *placeFlags) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.in, "in", nil,
@@ -61,7 +66,7 @@ func (p *program) withPlaces(ctx context.Context, f *placeFlags, fn func(ctx con
 				opened[i], errs[i] = p.openSQLite(ctx, a)
 				return
 			}
-			if opened[i], errs[i] = p.openPostgres(ctx, a); errs[i] == nil && schema != p.schema {
+			if opened[i], errs[i] = p.openPostgres(ctx, a, f.lazy); errs[i] == nil && schema != p.schema {
 				opened[i].Store = p.postgresStoreIn(opened[i].sql, schema)
 			}
 		})

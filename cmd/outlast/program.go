@@ -71,6 +71,7 @@ func (p *program) commands() []*cobra.Command {
 		p.flowCommand(),
 		p.booksCommand(),
 		p.consoleCommand(),
+		p.collectorCommand(),
 		p.topologyCommand(),
 		p.doctorCommand(),
 		p.benchCommand(),
@@ -86,6 +87,7 @@ func (p *program) commands() []*cobra.Command {
 func (p *program) run(ctx context.Context, args []string) int {
 	p.secrets.learn(p.getenv(databaseServer.env))
 	p.secrets.learn(p.getenv(brokerServer.env))
+	p.secrets.learn(p.getenv(collectorServer.env))
 	root := p.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -34,7 +34,12 @@ type service struct {
 
 func open(t testing.TB, name string) *service {
 	t.Helper()
-	db, err := postgres.Open(t.Context(), servers.Database(t))
+	return openAt(t, name, servers.Database(t))
+}
+
+func openAt(t testing.TB, name, address string) *service {
+	t.Helper()
+	db, err := postgres.Open(t.Context(), address)
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	s := &service{name, db, postgres.Store(db, postgres.SettledMargin(0))}
