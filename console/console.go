@@ -32,6 +32,9 @@ type Config struct {
 	// Audit records who did what before it is done. Without one there are no actions, and
 	// nobody sees a body.
 	Audit *AuditLog
+	// Operations keeps operations beyond a restart: what was under way goes on when Run
+	// begins. Nil: they are in memory, and end with the console.
+	Operations *OperationLog
 	// Collector, when set, is asked about databases that do not answer. What it says is
 	// shown with its time, and is never taken for the truth.
 	Collector *collector.Store
@@ -76,6 +79,9 @@ func (c *Config) validate() error {
 	}
 	if c.MostRate < 1 || c.MostRate > 10_000 {
 		add("MostRate", "1 to 10000", c.MostRate)
+	}
+	if c.Operations != nil && c.Audit == nil {
+		add("Audit", "set with Operations", "nil")
 	}
 	if len(bad) > 0 {
 		return &outlast.Error{Op: "open the console", Code: outlast.CodeInvalid, Fields: bad}
@@ -131,6 +137,7 @@ func New(c Config) (*Console, error) {
 		x.asker.Memory = c.Collector
 	}
 	x.jobs.queue = make(chan *job, mostJobs)
+	x.recall()
 	mux := http.NewServeMux()
 	mux.Handle("GET /static/", cached(http.FileServerFS(static)))
 	mux.HandleFunc("GET /events", x.events)

@@ -16,29 +16,13 @@ import (
 )
 
 // job is one operation on all dead letters of one cause: first counted, then, when a
-// person says so, done at a rate. It is kept in memory: what a restart cuts off is said
-// by the audit log, and what was not done is still among the dead letters.
+// person says so, done at a rate.
 type job struct {
-	ID     string
-	Deed   string // "retry" or "discard"
-	Place  *place
-	Group  string
-	Type   string
-	Print  string // fingerprint
-	Cutoff int64  // the last row when it was planned: what dies later is not part of it
-	Rate   int    // messages a second
-	Who    string
-	Reason string
-	At     time.Time
+	Place *place // nil: its database is not among those of this console
 
-	mu       sync.Mutex
-	state    jobState
-	selected int
-	more     bool
-	done     int
-	ids      []string // what it has done, for the outcome
-	err      string
-	stopped  bool
+	mu sync.Mutex
+	jobRecord
+	stopped bool
 }
 
 type jobState string
@@ -65,8 +49,10 @@ type jobs struct {
 	running bool
 }
 
-// Run runs operations until ctx ends; then those under way stop after the messages that
-// they have in hand. Call it once. Without it, operations are refused.
+// Run runs operations until ctx ends; then those under way pause after the messages that
+// they have in hand, and go on with the next Run of a console on the same
+// Config.Operations, or stop when there is none. First it goes on with those that were
+// under way before. Call it once. Without it, operations are refused.
 func (x *Console) Run(ctx context.Context) error {
 	x.jobs.mu.Lock()
 	if x.jobs.running {
@@ -75,6 +61,7 @@ func (x *Console) Run(ctx context.Context) error {
 	}
 	x.jobs.running = true
 	x.jobs.mu.Unlock()
+	x.goOn()
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() {
@@ -109,12 +96,12 @@ func (j *job) permission() Permission {
 // count counts what is selected, page by page, and remembers the last of it.
 func (x *Console) count(ctx context.Context, j *job) error {
 	f := j.filter()
-	for f.Limit = 1000; j.selected < mostSelected; {
+	for f.Limit = 1000; j.Selected < mostSelected; {
 		page, err := x.deadPage(ctx, j, f)
 		if err != nil {
 			return err
 		}
-		j.selected += len(page)
+		j.Selected += len(page)
 		if len(page) > 0 {
 			f.After = page[len(page)-1].Seq
 			j.Cutoff = f.After
@@ -123,7 +110,7 @@ func (x *Console) count(ctx context.Context, j *job) error {
 			return nil
 		}
 	}
-	j.more = true
+	j.More = true
 	return nil
 }
 
@@ -135,79 +122,178 @@ func (x *Console) deadPage(ctx context.Context, j *job, f outlast.Filter) ([]out
 
 // work does a job in parts of a second's worth.
 func (x *Console) work(ctx context.Context, j *job) {
-	j.set(running)
 	end, text := ended, ""
-	f := j.filter()
-	f.Limit = min(j.Rate, 500)
-	for {
+	err := x.set(j, running, "")
+	for more := true; err == nil && more; {
 		if j.stopping() || ctx.Err() != nil {
 			end = stopped
 			break
 		}
-		more, err := x.part(ctx, j, &f)
-		if err != nil {
-			end, text = failed, x.c.Redact(err.Error())
+		limit := min(j.Rate, 500)
+		if more, err = x.part(ctx, j, limit); err != nil || !more {
 			break
 		}
-		if !more {
-			break
-		}
-		pause := time.Duration(float64(f.Limit) / float64(j.Rate) * float64(time.Second))
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(time.Duration(float64(limit) / float64(j.Rate) * float64(time.Second))):
 		}
 	}
-	j.mu.Lock()
-	j.state, j.err = end, text
-	result := fmt.Sprintf("%s: %d of %d", end, j.done, j.selected)
-	j.mu.Unlock()
-	if err := x.c.Audit.write(j.record(result)); err != nil {
+	result := string(end)
+	switch {
+	case err != nil:
+		end, text = failed, x.c.Redact(err.Error())
+		result = string(end)
+	case end == stopped && !j.stopping() && x.c.Operations != nil:
+		end, result = queued, "paused with the console" // the file still says that it runs
+	}
+	if end == queued {
+		j.mu.Lock()
+		j.State = queued
+		j.mu.Unlock()
+	} else if err := x.set(j, end, text); err != nil {
+		x.c.Log.Error("record the end of an operation", "error", err)
+	}
+	v := j.now()
+	if err := x.c.Audit.write(j.record(fmt.Sprintf("%s: %d of %d", result, v.Done, v.Selected))); err != nil {
 		x.c.Log.Error("record the end of an operation", "error", err)
 	}
 	x.forgetStatus()
 }
 
-// part does the next messages, and reports whether there may be more.
-func (x *Console) part(ctx context.Context, j *job, f *outlast.Filter) (bool, error) {
-	page, err := x.deadPage(ctx, j, *f)
+// part does the next messages, and reports whether there may be more. A part is recorded
+// before it is done, and what was done behind it: of one that a crash cut off, those that
+// are not dead any more were done.
+func (x *Console) part(ctx context.Context, j *job, limit int) (bool, error) {
+	ids, ahead, again := j.Part, j.Ahead, j.Part != nil
+	more := true
+	if !again {
+		f := j.filter()
+		f.After, f.Limit = j.After, limit
+		page, err := x.deadPage(ctx, j, f)
+		if err != nil {
+			return false, err
+		}
+		more = len(page) == limit
+		for _, i := range page {
+			if i.Seq > j.Cutoff {
+				more = false
+				break
+			}
+			ids, ahead = append(ids, i.Envelope.ID), i.Seq
+		}
+		if len(ids) == 0 {
+			return false, nil
+		}
+		if err := x.c.Operations.write(operationLine{ID: j.ID, Begin: ids, Ahead: ahead}); err != nil {
+			return false, err
+		}
+		j.mu.Lock()
+		j.Part, j.Ahead = ids, ahead
+		j.mu.Unlock()
+	}
+	// What was begun is finished, so that what was done is known.
+	n, err := x.finish(context.WithoutCancel(ctx), j, ids, again)
 	if err != nil {
 		return false, err
 	}
-	full := len(page) == f.Limit
-	if len(page) > 0 {
-		f.After = page[len(page)-1].Seq
+	if err := x.c.Operations.write(operationLine{ID: j.ID, Did: &n}); err != nil {
+		return false, err
 	}
-	all := len(page)
-	page = slices.DeleteFunc(page, func(i outlast.Item) bool { return i.Seq > j.Cutoff })
-	if len(page) == 0 {
-		return false, nil
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.did(n)
+	return more, nil
+}
+
+// finish does a part. Again: it was begun before, and some of it may be done.
+func (x *Console) finish(ctx context.Context, j *job, ids []string, again bool) (done int, err error) {
+	if again {
+		f := j.filter()
+		f.IDs, f.Limit = ids, len(ids)
+		page, err := x.deadPage(ctx, j, f)
+		if err != nil {
+			return 0, err
+		}
+		left := page[:0]
+		for _, i := range page {
+			if i.Seq <= j.Cutoff { // another one died again
+				left = append(left, i)
+			}
+		}
+		done, ids = len(ids)-len(left), nil
+		for _, i := range left {
+			ids = append(ids, i.Envelope.ID)
+		}
 	}
-	ids := make([]string, len(page))
-	for i := range page {
-		ids[i] = page[i].Envelope.ID
+	if len(ids) == 0 {
+		return done, nil
 	}
-	only := j.filter()
-	only.IDs, only.Limit = ids, len(ids)
 	do := outlast.DeadOperator.Replay
 	if j.Deed == "discard" {
 		do = outlast.DeadOperator.Discard
 	}
-	// What was begun is finished, so that what was done is known.
-	ctx, cancel := x.brief(context.WithoutCancel(ctx))
+	f := j.filter()
+	f.IDs, f.Limit = ids, len(ids)
+	ctx, cancel := x.brief(ctx)
 	defer cancel()
-	n, err := do(j.Place.Store.Operator().Dead(), ctx, only, outlast.Action{Who: j.Who, Reason: j.Reason})
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.done += n
-	j.ids = append(j.ids, ids...)
-	return full && all == len(page), err
+	n, err := do(j.Place.Store.Operator().Dead(), ctx, f, outlast.Action{Who: j.Who, Reason: j.Reason})
+	return done + n, err
 }
 
-func (j *job) set(s jobState) {
+// set changes the state of a job, on the disk first.
+func (x *Console) set(j *job, s jobState, text string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.state = s
+	return x.setLocked(j, s, text)
+}
+
+func (x *Console) setLocked(j *job, s jobState, text string) error {
+	next := j.jobRecord
+	next.State, next.Err = s, text
+	next.Done, next.After, next.IDs, next.Part, next.Ahead = 0, 0, nil, nil, 0 // the lines of parts tell
+	if err := x.c.Operations.write(operationLine{Job: &next}); err != nil {
+		return err
+	}
+	j.State, j.Err = s, text
+	return nil
+}
+
+// recall takes the operations of the file into the list.
+func (x *Console) recall() {
+	if x.c.Operations == nil {
+		return
+	}
+	for _, r := range x.c.Operations.jobs {
+		j := &job{jobRecord: *r}
+		for _, p := range x.places {
+			if p.Name == r.Place {
+				j.Place = p
+			}
+		}
+		if j.Place == nil && (r.State == queued || r.State == running) {
+			j.State, j.Err = failed, "its database is not among those of this console"
+		}
+		x.jobs.list = append(x.jobs.list, j)
+	}
+}
+
+// goOn takes up what was under way when the last console ended.
+func (x *Console) goOn() {
+	x.jobs.mu.Lock()
+	defer x.jobs.mu.Unlock()
+	for _, j := range x.jobs.list {
+		v := j.now()
+		if v.State != string(queued) && v.State != string(running) || len(x.jobs.queue) == cap(x.jobs.queue) {
+			continue
+		}
+		if x.c.Operations != nil {
+			if err := x.c.Audit.write(j.record(fmt.Sprintf("goes on after a restart: %d of %d", v.Done, v.Selected))); err != nil {
+				x.c.Log.Error("record that an operation goes on", "error", err)
+				continue
+			}
+			x.jobs.queue <- j
+		}
+	}
 }
 
 func (j *job) stopping() bool {
@@ -217,7 +303,7 @@ func (j *job) stopping() bool {
 }
 
 func (j *job) record(result string) AuditRecord {
-	return AuditRecord{Who: j.Who, What: j.Deed + " group", Place: j.Place.Name, Group: j.Group, Type: j.Type,
+	return AuditRecord{Who: j.Who, What: j.Deed + " group", Place: j.jobRecord.Place, Group: j.Group, Type: j.Type,
 		Target: "fingerprint " + j.Print + ", operation " + j.ID, Reason: j.Reason, Result: result}
 }
 
@@ -229,7 +315,7 @@ func (x *Console) job(id string) (*job, error) {
 			return j, nil
 		}
 	}
-	return nil, notFound("operation: they are forgotten when the console restarts")
+	return nil, notFound("operation")
 }
 
 // keep adds a job and forgets the oldest that is over.
@@ -246,6 +332,9 @@ func (x *Console) keep(j *job) error {
 		}
 		x.jobs.list = slices.Delete(x.jobs.list, i, i+1)
 	}
+	if err := x.set(j, planned, ""); err != nil {
+		return err
+	}
 	x.jobs.list = append(x.jobs.list, j)
 	return nil
 }
@@ -256,8 +345,8 @@ func (x *Console) plan(ctx context.Context, who *Identity, r *http.Request) (*de
 	if err != nil {
 		return nil, err
 	}
-	j := &job{ID: newID(), Deed: r.PostFormValue("deed"), Place: p, Group: r.PostFormValue("group"), Type: r.PostFormValue("type"),
-		Print: r.PostFormValue("fingerprint"), Who: who.Name, Reason: r.PostFormValue("reason"), At: time.Now().UTC(), state: planned}
+	j := &job{Place: p, jobRecord: jobRecord{ID: newID(), Deed: r.PostFormValue("deed"), Place: p.Name, Group: r.PostFormValue("group"), Type: r.PostFormValue("type"),
+		Print: r.PostFormValue("fingerprint"), Who: who.Name, Reason: r.PostFormValue("reason"), At: time.Now().UTC(), State: planned}}
 	if j.Deed != "retry" && j.Deed != "discard" {
 		return nil, invalid("deed", "retry or discard", "another text")
 	}
@@ -273,7 +362,7 @@ func (x *Console) plan(ctx context.Context, who *Identity, r *http.Request) (*de
 			if err := x.count(ctx, j); err != nil {
 				return "", err
 			}
-			return plural(j.selected, "message"), x.keep(j)
+			return plural(j.Selected, "message"), x.keep(j)
 		}}, nil
 }
 
@@ -294,25 +383,48 @@ func (x *Console) start(_ context.Context, _ *Identity, r *http.Request) (*deed,
 	}
 	d.do = func(context.Context, outlast.Action) (string, error) {
 		x.jobs.mu.Lock()
-		runs := x.jobs.running
-		x.jobs.mu.Unlock()
-		if !runs {
+		defer x.jobs.mu.Unlock()
+		if !x.jobs.running {
 			return "", &outlast.Error{Op: "start an operation", Code: outlast.CodeUnavailable, Err: errors.New("the program does not run the console's operations")}
+		}
+		if other := x.jobs.busy(j); other != nil {
+			return "", &outlast.Error{Op: "start an operation", Code: outlast.CodeConflict, Err: fmt.Errorf("operation %s is at work on the same dead letters", other.ID)}
 		}
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		if j.state != planned {
-			return "", &outlast.Error{Op: "start an operation", Code: outlast.CodeConflict, Err: fmt.Errorf("it is %s", j.state)}
+		if j.Place == nil {
+			return "", &outlast.Error{Op: "start an operation", Code: outlast.CodeUnavailable, Err: errors.New("its database is not among those of this console")}
 		}
-		select {
-		case x.jobs.queue <- j:
-			j.state = queued
-			return "queued", nil
-		default:
+		if !j.startable() {
+			return "", &outlast.Error{Op: "start an operation", Code: outlast.CodeConflict, Err: fmt.Errorf("it is %s", j.State)}
+		}
+		if len(x.jobs.queue) == cap(x.jobs.queue) {
 			return "", &outlast.Error{Op: "start an operation", Code: outlast.CodeUnavailable, Err: errors.New("too many wait")}
 		}
+		if err := x.setLocked(j, queued, ""); err != nil {
+			return "", err
+		}
+		j.stopped = false
+		x.jobs.queue <- j
+		return "queued", nil
 	}
 	return d, nil
+}
+
+// startable: it was planned, or stopped or failed before its end. The caller holds the lock.
+func (j *job) startable() bool {
+	return j.State == planned || (j.State == stopped || j.State == failed) && j.Done < j.Selected
+}
+
+// busy returns another operation at work on the same dead letters. The caller holds the lock.
+func (s *jobs) busy(j *job) *job {
+	for _, other := range s.list {
+		if v := other.now(); other != j && (v.State == string(queued) || v.State == string(running)) &&
+			other.Place == j.Place && other.Group == j.Group && other.Type == j.Type && other.Print == j.Print {
+			return other
+		}
+	}
+	return nil
 }
 
 func (x *Console) stop(_ context.Context, _ *Identity, r *http.Request) (*deed, error) {
@@ -325,8 +437,8 @@ func (x *Console) stop(_ context.Context, _ *Identity, r *http.Request) (*deed, 
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		j.stopped = true
-		if j.state == planned {
-			j.state = stopped
+		if j.State == planned {
+			return "stopped before it began", x.setLocked(j, stopped, "")
 		}
 		return "stops after what it has in hand", nil
 	}
@@ -340,6 +452,7 @@ type jobView struct {
 	Selected, Done int
 	More           bool
 	Err            string
+	Startable      bool
 	May            map[string]bool
 	Outcome        *outcome
 }
@@ -353,7 +466,7 @@ type outcome struct {
 func (j *job) now() jobView {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return jobView{job: j, State: string(j.state), Selected: j.selected, Done: j.done, More: j.more, Err: j.err}
+	return jobView{job: j, State: string(j.State), Selected: j.Selected, Done: j.Done, More: j.More, Err: j.Err, Startable: j.Place != nil && j.startable()}
 }
 
 func (x *Console) operations(_ context.Context, who *Identity, _ *http.Request) (*view, error) {
@@ -366,7 +479,10 @@ func (x *Console) operations(_ context.Context, who *Identity, _ *http.Request) 
 			views = append(views, j.now())
 		}
 	}
-	return &view{Title: "Operations", Template: "operations", Data: views}, nil
+	return &view{Title: "Operations", Template: "operations", Data: struct {
+		Stored bool
+		List   []jobView
+	}{x.c.Operations != nil, views}}, nil
 }
 
 func (x *Console) operation(ctx context.Context, who *Identity, r *http.Request) (*view, error) {
@@ -379,7 +495,7 @@ func (x *Console) operation(ctx context.Context, who *Identity, r *http.Request)
 	}
 	v := j.now()
 	v.May = mayOf(who, j.Group, j.Type)
-	if j.Deed == "retry" && v.Done > 0 {
+	if j.Deed == "retry" && v.Done > 0 && j.Place != nil {
 		if v.Outcome, err = x.outcome(ctx, j); err != nil {
 			return nil, err
 		}
@@ -389,7 +505,7 @@ func (x *Console) operation(ctx context.Context, who *Identity, r *http.Request)
 
 func (x *Console) outcome(ctx context.Context, j *job) (*outcome, error) {
 	j.mu.Lock()
-	ids := slices.Clone(j.ids[:min(len(j.ids), mostOutcome)])
+	ids := slices.Clone(j.IDs)
 	j.mu.Unlock()
 	o := &outcome{Of: len(ids)}
 	ctx, cancel := x.brief(ctx)

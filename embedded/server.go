@@ -25,6 +25,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/ownfile"
 )
 
 const (
@@ -95,7 +96,7 @@ func Start(dir string, opts ...Option) (*Server, error) {
 	} else if err != nil {
 		return nil, &outlast.Error{Op: op, Code: outlast.CodeInvalid, Err: err}
 	}
-	lock, err := own(filepath.Join(dir, lockFile))
+	lock, err := ownfile.Take(filepath.Join(dir, lockFile))
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, denied(op, err)
 	}

@@ -55,7 +55,9 @@ operate, audit. What is not granted is refused.
 
 Without --audit there are no actions, and nobody sees a body. With it, every action and
 every look at a body is written to that file before it is done, each line with the hash
-of the one before; outlast console verify checks the file.`,
+of the one before; outlast console verify checks the file. Beside it, FILE.operations
+keeps the operations on groups: what is under way when the console ends, however it
+does, goes on when it starts again. One console at a time has these files.`,
 		Example: `  outlast console --database env:ORDERS_DB --in env:BILLING_DB --audit audit.jsonl
   outlast console --listen :8440 --access access.json --audit audit.jsonl --cert tls.pem --key tls.key`,
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -195,6 +197,10 @@ func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
 			return err
 		}
 		defer c.Audit.Close()
+		if c.Operations, err = console.OpenOperations(f.audit + ".operations"); err != nil {
+			return err
+		}
+		defer c.Operations.Close()
 	}
 	f.places.lazy = true
 	return p.withPlaces(ctx, &f.places, func(ctx context.Context, places []journey.Place) error {

@@ -100,6 +100,7 @@ func TestConsoleServes(t *testing.T) {
 	if code != http.StatusOK || !strings.Contains(page, "order.placed.v1") {
 		t.Errorf("with one: %d\n%s", code, page)
 	}
+	s.fails(1, []string{"another console has"}, "console", "--listen", "127.0.0.1:0", "--audit", audit)
 	if code := end(); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}
