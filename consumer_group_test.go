@@ -510,7 +510,7 @@ func testGiveBack(t *testing.T) {
 		}
 		return g
 	}
-	if err := r.store.Leases().Release(t.Context(), scope, instance, []int{0}); err != nil {
+	if err := r.store.Leases().Release(t.Context(), scope, instance, lease().Held); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(30 * time.Second) // it has noticed, and waits for the handler

@@ -100,8 +100,8 @@ func (r lagLeases) Lease(ctx context.Context, q outlast.LeaseRequest) (outlast.L
 	return r.LeaseStore.Lease(ctx, q)
 }
 
-func (r lagLeases) Release(ctx context.Context, scope, owner string, slots []int) error {
+func (r lagLeases) Release(ctx context.Context, scope, owner string, leases []outlast.Lease) error {
 	r.l.wait()
 	defer r.l.wait()
-	return r.LeaseStore.Release(ctx, scope, owner, slots)
+	return r.LeaseStore.Release(ctx, scope, owner, leases)
 }

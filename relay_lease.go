@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -14,9 +15,9 @@ type relayLeases struct {
 	owners   int
 	leaving  int // slots to be given back
 	released bool
-	// anew: the slots were given up while their epochs may still count, and with them what
-	// is being written. They are given back before they are taken again, under new epochs.
-	anew bool
+	// anew are leases that were given up while their epochs may still count, and with them
+	// what is being written. They are given back before any is taken again, under new epochs.
+	anew []Lease
 }
 
 // slotState is one slot in our hands.
@@ -52,10 +53,10 @@ func (r *relayRun) stepLeases(now time.Time) time.Time {
 	l := &r.leases
 	if len(l.slots) > 0 && !l.valid(now) {
 		r.conf.Logger.Warn("leases ran out before they could be renewed; starting anew", "slots", len(l.slots))
-		for slot := range l.slots {
+		for slot, s := range l.slots {
+			l.anew = append(l.anew, s.lease)
 			r.loseSlot(slot)
 		}
-		l.anew = true
 		r.leasesChanged()
 	}
 	r.releaseLeft()
@@ -77,11 +78,14 @@ func (r *relayRun) stepLeases(now time.Time) time.Time {
 func (r *relayRun) askLeases(now time.Time) {
 	l := &r.leases
 	l.busy = true
-	anew := l.anew
+	anew := slices.Clone(l.anew)
+	for _, lease := range anew {
+		r.tellLease(LeaseReleased, lease)
+	}
 	r.job(r.conf.LeaseTTL, func(ctx context.Context) func(time.Time) {
 		leases := r.conf.Store.Leases()
-		if anew {
-			if err := leases.Release(ctx, RelayScope, r.conf.Owner, nil); err != nil {
+		if len(anew) > 0 {
+			if err := leases.Release(ctx, RelayScope, r.conf.Owner, anew); err != nil {
 				return func(got time.Time) { r.granted(got, now, LeaseGrant{}, err) }
 			}
 		}
@@ -89,12 +93,14 @@ func (r *relayRun) askLeases(now time.Time) {
 			Scope: RelayScope, Owner: r.conf.Owner, TTL: r.conf.LeaseTTL, Total: r.conf.Store.Slots(),
 		})
 		return func(got time.Time) {
-			if err == nil && l.anew && !anew {
+			if err == nil && len(l.anew) > len(anew) {
 				// It was asked for before the slots were given up.
 				l.busy, l.next = false, got
 				return
 			}
-			l.anew = l.anew && err != nil
+			if err == nil {
+				l.anew = nil
+			}
 			r.granted(got, now, grant, err)
 		}
 	})
@@ -181,9 +187,10 @@ func (r *relayRun) releaseLeft() {
 		return
 	}
 	var slots []int
+	var leases []Lease
 	for slot, s := range r.leases.slots {
 		if s.leaving && s.flights == 0 {
-			slots = append(slots, slot)
+			slots, leases = append(slots, slot), append(leases, s.lease)
 			r.leases.leaving--
 			r.tellLease(LeaseReleased, s.lease)
 			delete(r.leases.slots, slot)
@@ -199,7 +206,7 @@ func (r *relayRun) releaseLeft() {
 	r.job(r.conf.LeaseTTL/3, func(ctx context.Context) func(time.Time) {
 		// When this fails the leases run out by themselves with this owner's record,
 		// or come back to us with the next grant.
-		err := r.conf.Store.Leases().Release(ctx, RelayScope, r.conf.Owner, slots)
+		err := r.conf.Store.Leases().Release(ctx, RelayScope, r.conf.Owner, leases)
 		return func(time.Time) {
 			r.leases.busy = false
 			r.noteStore(err)

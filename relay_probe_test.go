@@ -52,8 +52,8 @@ func (l slowLeases) Lease(ctx context.Context, q outlast.LeaseRequest) (outlast.
 	return l.LeaseStore.Lease(ctx, q)
 }
 
-func (l slowLeases) Release(ctx context.Context, scope, owner string, slots []int) error {
-	err := l.LeaseStore.Release(ctx, scope, owner, slots)
+func (l slowLeases) Release(ctx context.Context, scope, owner string, leases []outlast.Lease) error {
+	err := l.LeaseStore.Release(ctx, scope, owner, leases)
 	if l.s.slow.Load() {
 		time.Sleep(10 * time.Second)
 	}

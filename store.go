@@ -59,8 +59,10 @@ type LeaseStore interface {
 	// never more. It takes nothing away: Held above Share is for the owner to Release.
 	// When the record had expired, Lost is true and Held holds only what was taken anew.
 	Lease(ctx context.Context, r LeaseRequest) (LeaseGrant, error)
-	// Release gives leases back; with none named, all of them and the owner's record.
-	Release(ctx context.Context, scope, owner string, slots []int) error
+	// Release gives back those of the leases that are still owner's under their epochs: one
+	// that comes late takes nothing away that was taken anew since. With none named it
+	// gives back all, and removes the owner's record.
+	Release(ctx context.Context, scope, owner string, leases []Lease) error
 }
 
 // RelayScope is the scope of the relays' leases on the slots of an outbox, the one

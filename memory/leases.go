@@ -93,7 +93,7 @@ func (sc *scope) take(r outlast.LeaseRequest, share int) []outlast.Lease {
 	return held
 }
 
-func (l leases) Release(ctx context.Context, name, owner string, slots []int) error {
+func (l leases) Release(ctx context.Context, name, owner string, leases []outlast.Lease) error {
 	if err := l.s.enter(ctx, fmt.Sprintf("release leases of %s", name), RoleLeases); err != nil {
 		return err
 	}
@@ -104,11 +104,11 @@ func (l leases) Release(ctx context.Context, name, owner string, slots []int) er
 		return nil
 	}
 	for i := range sc.slots {
-		if sc.slots[i].owner == owner && (len(slots) == 0 || slices.Contains(slots, i)) {
+		if sc.slots[i].owner == owner && (len(leases) == 0 || slices.Contains(leases, outlast.Lease{Slot: i, Epoch: sc.slots[i].epoch})) {
 			sc.slots[i].owner = ""
 		}
 	}
-	if len(slots) == 0 {
+	if len(leases) == 0 {
 		delete(sc.owners, owner)
 	}
 	return nil

@@ -18,6 +18,7 @@ var leaseTests = []storeTest{
 	{name: "Lease_keeps_scopes_apart", run: (*storeFixture).leaseScopes},
 	{name: "Lease_never_has_two_owners", run: (*storeFixture).leaseOneOwner},
 	{name: "Release_gives_back", run: (*storeFixture).leaseRelease},
+	{name: "F15_Late_release_leaves_what_was_taken_anew", run: (*storeFixture).leaseLateRelease},
 }
 
 const testScope = "test scope"
@@ -29,9 +30,9 @@ func (f *storeFixture) leaseIn(scope, owner string, ttl time.Duration, total int
 	return g
 }
 
-func (f *storeFixture) release(scope, owner string, slots ...int) {
+func (f *storeFixture) release(scope, owner string, leases ...outlast.Lease) {
 	f.Helper()
-	f.must(f.s.Leases().Release(f.ctx, scope, owner, slots))
+	f.must(f.s.Leases().Release(f.ctx, scope, owner, leases))
 }
 
 func (f *storeFixture) leaseShares() {
@@ -47,7 +48,7 @@ func (f *storeFixture) leaseShares() {
 				want(f, "share", g.Share, (total+g.Owners-1)/g.Owners)
 				want(f, "lost", g.Lost, false)
 				if extra := len(g.Held) - g.Share; extra > 0 {
-					f.release(scope, owner, slotsOf(g.Held[:extra])...)
+					f.release(scope, owner, g.Held[:extra]...)
 					g.Held = g.Held[extra:]
 				}
 				held[owner] = g.Held
@@ -81,7 +82,7 @@ func (f *storeFixture) leaseKeeps() {
 	again := f.leaseIn(testScope, "a", time.Hour, 4)
 	wantList(f, "leases of the first owner", again.Held, a.Held)
 	want(f, "share", again.Share, 2)
-	f.release(testScope, "a", a.Held[0].Slot)
+	f.release(testScope, "a", a.Held[0])
 	b = f.leaseIn(testScope, "b", time.Hour, 4)
 	want(f, "slots of the second owner", len(b.Held), 1)
 	want(f, "slot", b.Held[0].Slot, a.Held[0].Slot)
@@ -93,7 +94,7 @@ func (f *storeFixture) leaseKeeps() {
 func (f *storeFixture) leaseBound() {
 	a := f.leaseIn(testScope, "a", time.Hour, 5)
 	f.leaseIn(testScope, "b", time.Hour, 5)
-	f.release(testScope, "a", slotsOf(a.Held)...) // a stays alive
+	f.release(testScope, "a", a.Held...) // a stays alive
 	want(f, "slots of b, with all of them free", len(f.leaseIn(testScope, "b", time.Hour, 5).Held), 3)
 	want(f, "slots of a", len(f.leaseIn(testScope, "a", time.Hour, 5).Held), 2)
 }
@@ -175,7 +176,7 @@ func (f *storeFixture) leaseOneOwner() {
 				}
 				mu.Unlock()
 				if extra := len(g.Held) - g.Share; extra > 0 {
-					if err := f.s.Leases().Release(f.ctx, testScope, owner, slotsOf(g.Held[:extra])); err != nil {
+					if err := f.s.Leases().Release(f.ctx, testScope, owner, g.Held[:extra]); err != nil {
 						f.Errorf("release: %v", err)
 					}
 				}
@@ -195,9 +196,20 @@ func (f *storeFixture) leaseOneOwner() {
 	}
 }
 
+func (f *storeFixture) leaseLateRelease() {
+	old := f.leaseIn(testScope, "a", time.Millisecond, 3)
+	time.Sleep(settling) // longer than the lease: nothing but time ends it
+	again := f.leaseIn(testScope, "a", time.Hour, 3)
+	f.release(testScope, "a", old.Held...)
+	want(f, "slots that another can take", len(f.leaseIn(testScope, "b", time.Hour, 3).Held), 0)
+	wantList(f, "leases", f.leaseIn(testScope, "a", time.Hour, 3).Held, again.Held)
+	f.release(testScope, "a", again.Held[0])
+	want(f, "slots that another can take", len(f.leaseIn(testScope, "b", time.Hour, 3).Held), 1)
+}
+
 func (f *storeFixture) leaseRelease() {
 	a := f.leaseIn(testScope, "a", time.Hour, 4)
-	f.release(testScope, "b", slotsOf(a.Held)...) // not b's to give
+	f.release(testScope, "b", a.Held...) // not b's to give
 	wantList(f, "leases", f.leaseIn(testScope, "a", time.Hour, 4).Held, a.Held)
 	f.release(testScope, "a")
 	b := f.leaseIn(testScope, "b", time.Hour, 4)

@@ -198,7 +198,7 @@ func (f *storeFixture) settleMixed() {
 			kept = r
 		}
 	}
-	f.release(outlast.RelayScope, "a", gone.Slot)
+	f.release(outlast.RelayScope, "a", leaseOf(mine, gone.Slot))
 	theirs := f.lease("b")
 	want(f, "slots of the other relay", len(theirs), 1)
 	stale, err := f.s.Relay().Settle(f.ctx, &outlast.Settlement{

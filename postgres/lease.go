@@ -117,16 +117,17 @@ func (s leases) join(ctx context.Context, tx pgx.Tx, r outlast.LeaseRequest) (lo
 	return lost, err
 }
 
-func (s leases) Release(ctx context.Context, scope, owner string, slots []int) error {
+func (s leases) Release(ctx context.Context, scope, owner string, leases []outlast.Lease) error {
 	return s.tx(ctx, "release leases", func(tx pgx.Tx) error {
-		var some []int32
-		for _, slot := range slots {
-			some = append(some, int32(slot))
+		var slots []int32
+		var epochs []int64
+		for _, l := range leases {
+			slots, epochs = append(slots, int32(l.Slot)), append(epochs, l.Epoch)
 		}
-		if _, err := tx.Exec(ctx, s.sql.Get("lease_release"), scope, owner, some); err != nil {
+		if _, err := tx.Exec(ctx, s.sql.Get("lease_release"), scope, owner, slots, epochs); err != nil {
 			return err
 		}
-		if some != nil {
+		if slots != nil {
 			return nil
 		}
 		_, err := tx.Exec(ctx, s.sql.Get("lease_leave"), scope, owner)

@@ -91,7 +91,7 @@ func (l leases) take(ctx context.Context, w *writeTx, r outlast.LeaseRequest, sh
 	return held, err
 }
 
-func (l leases) Release(ctx context.Context, scope, owner string, slots []int) error {
+func (l leases) Release(ctx context.Context, scope, owner string, leases []outlast.Lease) error {
 	op := fmt.Sprintf("release leases of %s", scope)
 	w, err := l.s.begin(ctx, op)
 	if err != nil {
@@ -99,8 +99,12 @@ func (l leases) Release(ctx context.Context, scope, owner string, slots []int) e
 	}
 	defer w.rollback()
 	var some any
-	if len(slots) > 0 {
-		some = jsonList(slots)
+	if len(leases) > 0 {
+		pairs := make([][2]int64, 0, len(leases))
+		for _, l := range leases {
+			pairs = append(pairs, [2]int64{int64(l.Slot), l.Epoch})
+		}
+		some = jsonList(pairs)
 	} else if err := w.exec(ctx, l.s.sql.Get("owner_delete"), scope, owner); err != nil {
 		return err
 	}

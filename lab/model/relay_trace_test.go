@@ -189,13 +189,13 @@ func (l tracedLeases) Lease(ctx context.Context, q outlast.LeaseRequest) (outlas
 	return g, err
 }
 
-func (l tracedLeases) Release(ctx context.Context, scope, owner string, slots []int) error {
+func (l tracedLeases) Release(ctx context.Context, scope, owner string, leases []outlast.Lease) error {
 	l.r.luck.wait()
 	defer l.r.luck.wait()
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
-	err := l.LeaseStore.Release(ctx, scope, owner, slots)
-	if err == nil && l.r.owner == l.id && (len(slots) == 0 || slices.Contains(slots, l.r.slot)) {
+	err := l.LeaseStore.Release(ctx, scope, owner, leases)
+	if err == nil && l.r.owner == l.id && (len(leases) == 0 || slices.Contains(leases, outlast.Lease{Slot: l.r.slot, Epoch: l.r.epoch})) {
 		l.r.owner = -1
 		l.r.see(event{
 			what: fmt.Sprintf("relay %d gives the lease back", l.id),

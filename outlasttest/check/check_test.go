@@ -196,16 +196,24 @@ func TestF85_WhatAnOperatorTookAwayIsNotMissing(t *testing.T) {
 		binds []at
 		want  check.State
 	}{
-		"a consumer declares what is away":             {[]at{{history.Claim, m1, "test", history.Off, ""}, {history.Claim, m1, "billing", history.On, ""}}, check.Holds},
-		"the operator brings it back":                  {[]at{{history.Claim, m1, "test", history.Off, ""}, {history.Claim, m1, "test", history.On, ""}}, check.Violated},
-		"it is taken away after all was sent":          {[]at{{history.Claim, first, "test", history.On, ""}, {history.Quiesce, "", "test", history.Off, ""}}, check.Violated},
-		"its queue is deleted after all was sent":      {[]at{{history.Claim, first, "test", history.On, ""}, {history.Quiesce, "", "test", history.Off, history.Destroyed}}, check.Holds},
-		"its queue is deleted and is back before most": {[]at{{history.Claim, first, "test", history.Off, history.Destroyed}, {history.Claim, last, "test", history.On, ""}}, check.Violated},
+		"nobody else hears it, and the queue is deleted": {[]at{{"", "", "", "", ""}, {history.Claim, first, "test", history.On, ""}, {history.Quiesce, "", "test", history.Off, history.Destroyed}}, check.Holds},
+		"a consumer declares what is away":               {[]at{{history.Claim, m1, "test", history.Off, ""}, {history.Claim, m1, "billing", history.On, ""}}, check.Holds},
+		"the operator brings it back":                    {[]at{{history.Claim, m1, "test", history.Off, ""}, {history.Claim, m1, "test", history.On, ""}}, check.Violated},
+		"it is taken away after all was sent":            {[]at{{history.Claim, first, "test", history.On, ""}, {history.Quiesce, "", "test", history.Off, ""}}, check.Violated},
+		"its queue is deleted after all was sent":        {[]at{{history.Claim, first, "test", history.On, ""}, {history.Quiesce, "", "test", history.Off, history.Destroyed}}, check.Holds},
+		"its queue is deleted and is back before most":   {[]at{{history.Claim, first, "test", history.Off, history.Destroyed}, {history.Claim, last, "test", history.On, ""}}, check.Violated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := good()
 			for _, b := range c.binds {
+				if b.before == "" { // nobody gets it
+					s = s.drop(t, history.Bind, "").drop(t, history.LedgerRow, "effect-1")
+					for _, k := range []history.Kind{history.Deliver, history.Begin, history.Start, history.Tried, history.Effect, history.Settle} {
+						s = s.drop(t, k, m1)
+					}
+					continue
+				}
 				s = s.before(t, b.before, b.m, b.process, history.Event{E: history.Bind, O: b.o, Why: b.why, G: "audit", Type: "order.placed.v1"})
 			}
 			if v := s.check(t).Verdict("I1"); v.State != c.want {

@@ -109,9 +109,10 @@ func (c *checker) loss(i int32, m *message) {
 	switch {
 	case len(missing) > 0:
 		c.violated(1, Example{m: i, g: missing[0]}, "it was committed, and nothing became of it in %s: no effect, not waiting, not dead", c.list(missing))
-	case m.group == 0 && m.flags&isUnheard == 0 && m.flags&isMarked != 0:
+	case m.group != 0 || c.destroyedSomewhere(m):
+	case m.flags&isUnheard == 0 && m.flags&isMarked != 0:
 		c.violated(1, Example{m: i}, "it was committed, its row is deleted as sent, and nobody got it")
-	case m.group == 0 && m.flags&(isMarked|isUnheard) == 0:
+	case m.flags&(isMarked|isUnheard) == 0:
 		c.violated(1, Example{m: i}, "it was committed, its row is gone, and nobody got it")
 	}
 }
@@ -147,6 +148,16 @@ func (c *checker) destroyed(m *message, g int32) bool {
 	}
 	c.lostByHand++
 	return true
+}
+
+// destroyedSomewhere reports whether any group's queue may have taken a message with it.
+func (c *checker) destroyedSomewhere(m *message) bool {
+	for key := range c.bindings {
+		if key[1] == m.typ && c.destroyed(m, key[0]) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) accounted(r *reception) bool {

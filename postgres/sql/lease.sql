@@ -83,7 +83,8 @@ UPDATE {{t}}slot s SET owner = $2::text, epoch = s.epoch + 1 FROM f WHERE s.scop
 -- name: lease_release
 WITH f AS MATERIALIZED (
     SELECT s.slot FROM {{t}}slot s
-    WHERE s.scope = $1::text AND s.owner = $2::text AND ($3::int[] IS NULL OR s.slot = ANY($3::int[]))
+    WHERE s.scope = $1::text AND s.owner = $2::text AND ($3::int[] IS NULL
+        OR (s.slot, s.epoch) IN (SELECT * FROM unnest($3::int[], $4::bigint[])))
     ORDER BY s.slot FOR UPDATE OF s
 )
 UPDATE {{t}}slot s SET owner = NULL, epoch = s.epoch + 1 FROM f WHERE s.scope = $1::text AND s.slot = f.slot

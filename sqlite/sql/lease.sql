@@ -31,7 +31,8 @@ RETURNING epoch;
 
 -- name: slot_release
 UPDATE {{p}}slot SET owner = NULL
-WHERE scope = ?1 AND owner = ?2 AND (?3 IS NULL OR slot IN (SELECT value FROM json_each(?3)));
+WHERE scope = ?1 AND owner = ?2 AND (?3 IS NULL
+    OR (slot, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?3)));
 
 -- name: slot_current
 SELECT EXISTS (SELECT 1 FROM {{p}}slot WHERE scope = ? AND slot = ? AND epoch = ? AND owner IS NOT NULL);
