@@ -1,10 +1,11 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"mime"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -16,143 +17,161 @@ import (
 
 type outbox struct{ *store }
 
-// insertColumns are the columns that Insert gives; the others have defaults.
-var insertColumns = append([]string{"id", "type", "kind", "body", "body_bytes"},
-	append(optionalTexts[:len(optionalTexts):len(optionalTexts)], "headers", "may_be_unheard", "occurred_at", "expires_at")...)
+// insertColumns are the columns that a producer gives; the others have defaults.
+var insertColumns = slices.Concat([]string{"id", "type", "kind", "body", "body_bytes"}, optionalTexts[:],
+	[]string{"headers", "may_be_unheard", "occurred_at", "expires_at"})
 
-// maxInsertRows keeps a statement below the protocol's 65,535 parameters.
+// maxInsertRows bounds what one statement holds.
 const maxInsertRows = 2500
 
 func (s outbox) Insert(ctx context.Context, tx outlast.LiveTx, msgs []*outlast.Message) error {
 	if s.err != nil {
 		return s.err
 	}
+	if len(msgs) == 1 && !isLater(msgs[0]) {
+		return s.insertOne(ctx, tx, msgs[0])
+	}
 	var now, later []*outlast.Message
 	for _, m := range msgs {
-		if m.Delay == 0 && m.Due.IsZero() {
-			now = append(now, m)
-		} else {
+		if isLater(m) {
 			later = append(later, m)
+		} else {
+			now = append(now, m)
 		}
 	}
-	if err := s.insert(ctx, tx, now, false); err != nil {
+	if err := s.insertMany(ctx, tx, "insert_many", now); err != nil {
 		return err
 	}
-	return s.insert(ctx, tx, later, true)
+	return s.insertMany(ctx, tx, "insert_due", later)
 }
 
-func (s outbox) insert(ctx context.Context, tx outlast.LiveTx, msgs []*outlast.Message, due bool) error {
-	for len(msgs) > 0 {
-		part := msgs[:min(len(msgs), maxInsertRows)]
-		msgs = msgs[len(part):]
-		b := insertBuilder{args: make([]any, 0, len(part)*(len(insertColumns)+2))}
-		b.head(s.conf, due)
-		for i, m := range part {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			if err := b.message(s.conf, m, due); err != nil {
-				return err
-			}
-		}
-		b.foot(s.conf, due)
-		if _, err := tx.ExecContext(ctx, b.String(), b.args...); err != nil {
-			return s.fail("enqueue", err, false)
-		}
-	}
-	return nil
-}
+func isLater(m *outlast.Message) bool { return m.Delay != 0 || !m.Due.IsZero() }
 
-// insertBuilder writes one INSERT. Its parameters are of types that every
+// insertOne is the way of most messages. Its parameters are of types that every
 // database/sql driver takes, because the caller's transaction may be of any.
-type insertBuilder struct {
-	strings.Builder
-	args []any
-}
-
-func (b *insertBuilder) head(c settings, due bool) {
-	columns := strings.Join(insertColumns, ", ")
-	if due {
-		fmt.Fprintf(b, "WITH v (%s, start, now) AS MATERIALIZED (VALUES ", columns)
-		return
-	}
-	fmt.Fprintf(b, "INSERT INTO %soutbox (%s) VALUES ", c.names()["t"], columns)
-}
-
-// foot sends messages whose due time has passed at once; only the database can tell.
-func (b *insertBuilder) foot(c settings, due bool) {
-	if !due {
-		return
-	}
-	fmt.Fprintf(b, `), h AS (
-		INSERT INTO %[1]sheld (%[2]s, due_at, next_at, reason) SELECT %[2]s, start, start, 'due' FROM v WHERE start > now
-	) INSERT INTO %[1]soutbox (%[2]s, due_at) SELECT %[2]s, start FROM v WHERE start <= now`,
-		c.names()["t"], strings.Join(insertColumns, ", "))
-}
-
-func (b *insertBuilder) arg(v any, cast string) string {
-	b.args = append(b.args, v)
-	return fmt.Sprintf("$%d::%s", len(b.args), cast)
-}
-
-func (b *insertBuilder) message(c settings, m *outlast.Message, due bool) error {
-	var body, raw any
-	switch {
-	case isJSON(m.ContentType) && textual(m.Body):
-		body = string(m.Body)
-	case m.Body == nil:
-		raw = []byte{}
-	default:
-		raw = m.Body
-	}
-	headers, err := encodeHeaders(m.StoredHeaders())
+func (s outbox) insertOne(ctx context.Context, tx outlast.LiveTx, m *outlast.Message) error {
+	headers, err := encodeHeaders(m)
 	if err != nil {
-		return &outlast.Error{Op: "enqueue " + m.Type, Code: outlast.CodeInvalid, Err: err}
+		return err
 	}
-	kind := m.Kind
-	if kind == "" {
-		kind = outlast.KindEvent
+	args := append(make([]any, 0, 20), orNil(m.ID), m.Type, string(kindOf(m)))
+	if storedAsText(m) {
+		args = append(args, string(m.Body), nil)
+	} else {
+		args = append(args, nil, bytesOf(m.Body))
 	}
-	values := []string{
-		fmt.Sprintf("coalesce(%s, %suuid7())", b.arg(orNil(m.ID), "uuid"), c.names()["t"]),
-		b.arg(m.Type, "text"), b.arg(string(kind), "text"), b.arg(body, "text"), b.arg(raw, "bytea"),
-	}
-	for _, text := range []string{
-		m.Envelope.Key, m.Envelope.Subject, m.ContentType, m.DataSchema, m.CorrelationID, m.CausationID,
-		m.TraceParent, m.TraceState, m.Exchange, m.RoutingKey,
-	} {
-		values = append(values, b.arg(orNil(text), "text"))
+	for _, text := range optionalTextsOf(m) {
+		args = append(args, orNil(*text))
 	}
 	unheard := int64(0)
 	if m.MayBeUnheard {
 		unheard = 1
 	}
-	values = append(values, b.arg(headers, "jsonb"), "("+b.arg(unheard, "bigint")+" <> 0)", b.arg(instant(m.Time), "timestamptz"))
-	values = append(values, b.times(m, due)...)
-	fmt.Fprintf(b, "(%s)", strings.Join(values, ", "))
+	args = append(args, orNil(headers), unheard, instant(m.Time))
+	if m.Lifetime > 0 {
+		args = append(args, nil, micros(m.Lifetime))
+	} else {
+		args = append(args, instant(m.ExpiresAt), nil)
+	}
+	return s.enqueue(ctx, tx, "insert_one", args)
+}
+
+func (s outbox) enqueue(ctx context.Context, tx outlast.LiveTx, name string, args []any) error {
+	if _, err := tx.ExecContext(ctx, s.sql.Get(name), args...); err != nil {
+		return s.fail("enqueue", err, false)
+	}
 	return nil
 }
 
-// times returns expires_at, and for messages with a due time also that and the
-// present. A lifetime counts from the due time, as if enqueued then.
-func (b *insertBuilder) times(m *outlast.Message, due bool) []string {
-	start := "clock_timestamp()"
-	if due && m.Due.IsZero() {
-		start = fmt.Sprintf("clock_timestamp() + %s * interval '1 microsecond'", b.arg(micros(m.Delay), "bigint"))
-	} else if due {
-		start = b.arg(instant(m.Due), "timestamptz")
+func (s outbox) insertMany(ctx context.Context, tx outlast.LiveTx, name string, msgs []*outlast.Message) error {
+	for len(msgs) > 0 {
+		part := msgs[:min(len(msgs), maxInsertRows)]
+		msgs = msgs[len(part):]
+		c := messageColumns{n: len(part)}
+		for i, m := range part {
+			if err := c.set(i, m); err != nil {
+				return err
+			}
+		}
+		if err := s.enqueue(ctx, tx, name, c.args(name == "insert_due")); err != nil {
+			return err
+		}
 	}
-	expires := "NULL::timestamptz"
-	switch {
-	case m.Lifetime > 0:
-		expires = fmt.Sprintf("greatest(%s, clock_timestamp()) + %s * interval '1 microsecond'", start, b.arg(micros(m.Lifetime), "bigint"))
-	case !m.ExpiresAt.IsZero():
-		expires = b.arg(instant(m.ExpiresAt), "timestamptz")
+	return nil
+}
+
+// messageColumns are messages as the arrays that insert_many and insert_due take.
+type messageColumns struct {
+	n                                  int
+	id, typ, kind, body                textArray
+	bytes                              bytesArray
+	texts                              [len(optionalTexts)]textArray
+	headers, unheard, occurred         textArray
+	expires, lifetime, dueAt, dueAfter textArray
+}
+
+// set fills the i-th place of the columns that the message uses. It keeps pointers to
+// the message's texts.
+func (c *messageColumns) set(i int, m *outlast.Message) error {
+	headers, err := encodeHeaders(m)
+	if err != nil {
+		return err
 	}
-	if !due {
-		return []string{expires}
+	c.id.set(i, c.n, &m.ID)
+	c.typ.set(i, c.n, &m.Type)
+	kind := string(kindOf(m))
+	c.kind.set(i, c.n, &kind)
+	if storedAsText(m) {
+		body := string(m.Body)
+		c.body.put(i, c.n, &body)
+	} else {
+		c.bytes.put(i, c.n, bytesOf(m.Body))
 	}
-	return []string{expires, start, "clock_timestamp()"}
+	for at, text := range optionalTextsOf(m) {
+		c.texts[at].set(i, c.n, text)
+	}
+	c.headers.set(i, c.n, &headers)
+	if m.MayBeUnheard {
+		c.unheard.set(i, c.n, new("true"))
+	}
+	c.occurred.setTime(i, c.n, m.Time)
+	if m.Lifetime > 0 {
+		c.lifetime.setMicros(i, c.n, m.Lifetime)
+	} else {
+		c.expires.setTime(i, c.n, m.ExpiresAt)
+	}
+	c.dueAt.setTime(i, c.n, m.Due)
+	if m.Delay != 0 {
+		c.dueAfter.setMicros(i, c.n, m.Delay)
+	}
+	return nil
+}
+
+func (c *messageColumns) args(due bool) []any {
+	args := append(make([]any, 0, 22), c.id.arg(), c.typ.arg(), c.kind.arg(), c.body.arg(), c.bytes.arg())
+	for i := range c.texts {
+		args = append(args, c.texts[i].arg())
+	}
+	args = append(args, c.headers.arg(), c.unheard.arg(), c.occurred.arg(), c.expires.arg(), c.lifetime.arg())
+	if due {
+		args = append(args, c.dueAt.arg(), c.dueAfter.arg())
+	}
+	return args
+}
+
+// optionalTextsOf are the message's values of [optionalTexts].
+func optionalTextsOf(m *outlast.Message) [len(optionalTexts)]*string {
+	return [...]*string{
+		&m.Envelope.Key, &m.Subject, &m.ContentType, &m.DataSchema, &m.CorrelationID, &m.CausationID,
+		&m.TraceParent, &m.TraceState, &m.Exchange, &m.RoutingKey,
+	}
+}
+
+func kindOf(m *outlast.Message) outlast.Kind {
+	if m.Kind == "" {
+		return outlast.KindEvent
+	}
+	return m.Kind
 }
 
 func instant(t time.Time) any {
@@ -160,6 +179,12 @@ func instant(t time.Time) any {
 		return nil
 	}
 	return t.UTC()
+}
+
+// storedAsText reports whether the body goes into the column that people can read: it
+// is JSON, and a text column can hold it unchanged.
+func storedAsText(m *outlast.Message) bool {
+	return isJSON(m.ContentType) && utf8.Valid(m.Body) && bytes.IndexByte(m.Body, 0) < 0
 }
 
 func isJSON(contentType string) bool {
@@ -170,17 +195,17 @@ func isJSON(contentType string) bool {
 	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
 }
 
-// textual reports whether a text column can hold the body unchanged.
-func textual(body []byte) bool {
-	return utf8.Valid(body) && strings.IndexByte(string(body), 0) < 0
-}
-
-func encodeHeaders(h outlast.Headers) (any, error) {
+// encodeHeaders returns an object of JSON, or "" without any headers.
+func encodeHeaders(m *outlast.Message) (string, error) {
+	h := m.StoredHeaders()
 	if len(h) == 0 {
-		return nil, nil
+		return "", nil
 	}
 	text, err := json.Marshal(h)
-	return string(text), err
+	if err != nil {
+		return "", &outlast.Error{Op: "enqueue " + m.Type, Code: outlast.CodeInvalid, Err: err}
+	}
+	return string(text), nil
 }
 
 func (s outbox) Withdraw(ctx context.Context, tx outlast.LiveTx, id string) (bool, error) {

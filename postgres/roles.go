@@ -226,7 +226,7 @@ func roleSQL(service string, conf settings) string {
 	fmt.Fprintf(&b, "DO $$ DECLARE part regclass; BEGIN FOR part IN SELECT inhrelid FROM pg_catalog.pg_inherits"+
 		" WHERE inhparent IN ('%[1]ssent'::regclass, '%[1]ssent_key'::regclass, '%[1]ssent_body'::regclass)"+
 		" LOOP EXECUTE format('ALTER TABLE %%s OWNER TO %[2]s', part); END LOOP; END $$;\n", t, owner)
-	for _, f := range []string{"uuid7()", "headers_ok(jsonb)", "keep_ahead(interval)", "drop_part(text)"} {
+	for _, f := range []string{"uuid7()", "headers_ok(jsonb)", "limits_ok", "keep_ahead(interval)", "drop_part(text)"} {
 		fmt.Fprintf(&b, "ALTER FUNCTION %s%s OWNER TO %s;\n", t, f, owner)
 		fmt.Fprintf(&b, "GRANT EXECUTE ON FUNCTION %s%s TO %s;\n", t, f, everyone)
 	}

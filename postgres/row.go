@@ -13,7 +13,7 @@ import (
 )
 
 // optionalTexts are the columns of a message at rest in which NULL and "" are one.
-var optionalTexts = []string{
+var optionalTexts = [...]string{
 	"ordering_key", "subject", "content_type", "data_schema", "correlation_id", "causation_id",
 	"trace_parent", "trace_state", "exchange", "routing_key",
 }
@@ -26,6 +26,7 @@ func columnLists() map[string]string {
 		texts[i] = "coalesce(o." + c + ", '')"
 		nulls[i] = "''"
 	}
+	optional := strings.Join(optionalTexts[:], ", ")
 	return map[string]string{
 		// row: what rowScan reads, of the table o.
 		"row": "o.seq, o.slot, o.id, o.type, o.kind, o.body, o.body_bytes, " + strings.Join(texts, ", ") +
@@ -35,14 +36,19 @@ func columnLists() map[string]string {
 		"norow": "'', '', NULL::text, NULL::bytea, " + strings.Join(nulls, ", ") +
 			", NULL::text, false, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, false, false",
 		// light: a row without its body, for lists.
-		"light": "o.seq, o.slot, o.id, o.type, o.kind, NULL::text AS body, NULL::bytea AS body_bytes, o." + strings.Join(optionalTexts, ", o.") +
+		"light": "o.seq, o.slot, o.id, o.type, o.kind, NULL::text AS body, NULL::bytea AS body_bytes, o." + strings.Join(optionalTexts[:], ", o.") +
 			", o.headers, o.may_be_unheard, o.occurred_at, o.due_at, o.expires_at, o.enqueued_at",
 		// gone: what the sent log takes of a deleted row.
-		"gone": "o.seq, o.id, o.type, o.kind, o.body, o.body_bytes, o." + strings.Join(optionalTexts, ", o.") +
+		"gone": "o.seq, o.id, o.type, o.kind, o.body, o.body_bytes, o." + strings.Join(optionalTexts[:], ", o.") +
 			", o.headers, o.may_be_unheard, o.occurred_at, o.expires_at, o.enqueued_at",
+		// inserted: what a producer gives. unnested: the same as insert_many and insert_due
+		// get it; given: without id and expires_at, cast to the types of the table.
+		"inserted": strings.Join(insertColumns, ", "),
+		"unnested": "id, type, kind, body, body_bytes, " + optional + ", headers, may_be_unheard, occurred_at, expires, lifetime",
+		"given": "m.type, m.kind, m.body, m.body_bytes, m." + strings.Join(optionalTexts[:], ", m.") +
+			", m.headers::jsonb AS headers, m.may_be_unheard IS NOT NULL AS may_be_unheard, m.occurred_at::timestamptz AS occurred_at",
 		// message: the columns that move between outbox and held with a row.
-		"message": "id, type, kind, body, body_bytes, " + strings.Join(optionalTexts, ", ") +
-			", headers, may_be_unheard, expires_at",
+		"message": "id, type, kind, body, body_bytes, " + optional + ", headers, may_be_unheard, expires_at",
 	}
 }
 
@@ -53,7 +59,7 @@ type rowScan struct {
 	id                       [16]byte
 	typ, kind                string
 	body, bytes              []byte
-	texts                    [10]string
+	texts                    [len(optionalTexts)]string
 	headers                  *string
 	unheard, notDue, expired bool
 	occurred, due, expires   *time.Time

@@ -68,6 +68,7 @@ func actors() map[string]actor {
 		"stopwait":   relayStopAndWait,
 		"skiplocked": relaySkipLocked,
 		"insert":     insertBare,
+		"plain":      insertPlain,
 		"publish":    publishOutbox,
 		"consume":    consumeOutlast,
 		"byhand":     consumeByHand,

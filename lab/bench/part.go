@@ -20,7 +20,7 @@ func parts() []part {
 		{"relay", "outbox to broker: Outlast, the broker alone, River, and relays by hand", 5, relayPart},
 		{"keys", "Outlast with fewer and fewer ordering keys", 3, keysPart},
 		{"sizes", "messages of 256 B, 4 KiB and 64 KiB", 2, sizesPart},
-		{"producer", "publishing in a transaction, against a bare INSERT", 2, producerPart},
+		{"producer", "publishing in a transaction, against INSERTs by hand", 2, producerPart},
 		{"latency", "from COMMIT to the committed effect", 1, latencyPart},
 		{"cost", "what one message costs each server and Outlast", 1, costPart},
 		{"flat", "does it stay as fast with a large backlog, an old snapshot, more relays, more queues", 0, flatPart},

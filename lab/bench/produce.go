@@ -22,9 +22,10 @@ const bareTable = `CREATE TABLE bare (
 	id uuid PRIMARY KEY, type text NOT NULL, ordering_key text, correlation_id text, content_type text, body text NOT NULL,
 	created_at timestamptz NOT NULL DEFAULT now())`
 
-// producerPart compares publishing with a bare INSERT of the same bytes.
+// producerPart compares publishing with a bare INSERT of the same bytes, and with an INSERT
+// of them into the outbox by hand.
 func producerPart(ctx context.Context, s *stack, o *options) ([]*report.Table, error) {
-	t := &report.Table{Name: "producer", Title: "Transactions with 1 or 100 messages, against a bare INSERT"}
+	t := &report.Table{Name: "producer", Title: "Transactions with 1 or 100 messages, against INSERTs by hand"}
 	url, err := s.postgres.NewDatabase(ctx)
 	if err != nil {
 		return nil, err
@@ -61,7 +62,7 @@ type producerCase struct {
 func (c producerCase) name() string { return fmt.Sprintf("%s %d clients", c.about(), c.clients) }
 
 func (c producerCase) about() string {
-	what := map[string]string{"insert": "bare INSERT", "publish": "outlast Publish"}[c.actor]
+	what := map[string]string{"insert": "bare INSERT", "plain": "plain INSERT", "publish": "outlast Publish"}[c.actor]
 	if c.batch > 1 {
 		what += fmt.Sprintf(" of %d", c.batch)
 	}
@@ -72,7 +73,7 @@ func producerCases() []producerCase {
 	var cases []producerCase
 	for _, clients := range []int{1, 16, 64} {
 		for _, batch := range []int{1, 100} {
-			for _, actor := range []string{"insert", "publish"} {
+			for _, actor := range []string{"insert", "plain", "publish"} {
 				cases = append(cases, producerCase{actor, clients, batch})
 			}
 		}
@@ -95,7 +96,10 @@ func (s *stack) produceRun(ctx context.Context, o *options, t *report.Table, c p
 		return err
 	}
 	pg = settledCPU(s.postgresPID) - pg
-	table := map[string]string{"insert": "bare", "publish": "outlast_outbox"}[c.actor]
+	table := "outlast_outbox"
+	if c.actor == "insert" {
+		table = "bare"
+	}
 	n, err := number(ctx, url, "SELECT count(*) FROM "+table)
 	if err != nil {
 		return err
@@ -111,24 +115,36 @@ func (s *stack) produceRun(ctx context.Context, o *options, t *report.Table, c p
 	return nil
 }
 
-// noteRatios says how each number of Outlast compares with that of the bare INSERT.
+// noteRatios says how each number of Outlast compares with those of the INSERTs by hand.
 func noteRatios(t *report.Table) {
 	for _, l := range t.Lines {
 		rest, ours := strings.CutPrefix(l.Case, "outlast Publish")
-		for _, bare := range t.Lines {
-			if ours && bare.Case == "bare INSERT"+rest {
-				t.Notes = append(t.Notes, fmt.Sprintf("%s: %.2f of the bare INSERT", l.Case, l.Metrics[0].Median()/bare.Metrics[0].Median()))
+		for _, hand := range []string{"bare INSERT", "plain INSERT"} {
+			for _, other := range t.Lines {
+				if ours && other.Case == hand+rest {
+					t.Notes = append(t.Notes, fmt.Sprintf("%s: %.2f of the %s", l.Case, l.Metrics[0].Median()/other.Metrics[0].Median(), hand))
+				}
 			}
 		}
 	}
 }
 
-// insertBare writes rows as a hand-written producer does.
+// insertBare writes rows into the bare table as a hand-written producer does.
 func insertBare(ctx context.Context, t *task, done func(int)) error {
+	return insertInto(ctx, t, done, "bare")
+}
+
+// insertPlain writes the same rows into the outbox, as a producer without the library
+// does: with its limits and its generated columns.
+func insertPlain(ctx context.Context, t *task, done func(int)) error {
+	return insertInto(ctx, t, done, "outlast_outbox")
+}
+
+func insertInto(ctx context.Context, t *task, done func(int), table string) error {
 	return withOwnPool(ctx, t.Database, t.Clients, func(db *sql.DB, _ outlast.Store) error {
-		one := "INSERT INTO bare (id, type, ordering_key, correlation_id, content_type, body) VALUES ($1, $2, $3, $4, $5, $6)"
-		many := `INSERT INTO bare (id, type, ordering_key, correlation_id, content_type, body)
-			SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])`
+		into := "INSERT INTO " + table + " (id, type, ordering_key, correlation_id, content_type, body)"
+		one := into + " VALUES ($1, $2, $3, $4, $5, $6)"
+		many := into + " SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])"
 		return produce(ctx, t, db, done, func(tx *sql.Tx, from int) error {
 			columns := make([][]string, 6)
 			for i := from; i < from+t.Batch; i++ {

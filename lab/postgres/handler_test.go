@@ -5,13 +5,16 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/servers"
@@ -140,14 +143,14 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	wantCode("no tables", store.Check(ctx), outlast.CodeSchema, "version 0", "version 2", "outlast migrate up")
+	wantCode("no tables", store.Check(ctx), outlast.CodeSchema, "version 0", "version 3", "outlast migrate up")
 	wantCode("use without tables", store.Relay().Identify(ctx, "orders"), outlast.CodeSchema)
 	must(t, store.Migrations().Up(ctx, 0))
 	must(t, store.Check(ctx))
 	must(t, exec(ctx, db, "INSERT INTO outlast_migrations (version) VALUES (99)"))
 	must(t, store.Check(ctx)) // they have only been added to
 	must(t, exec(ctx, db, "INSERT INTO outlast_meta (key, value) VALUES ('needs', '98')"))
-	wantCode("newer tables that need a newer build", store.Check(ctx), outlast.CodeSchema, "version 99", "version 2", "newer build")
+	wantCode("newer tables that need a newer build", store.Check(ctx), outlast.CodeSchema, "version 99", "version 3", "newer build")
 	must(t, exec(ctx, db, "DELETE FROM outlast_migrations WHERE version = 99"))
 	must(t, exec(ctx, db, "DELETE FROM outlast_meta WHERE key = 'needs'"))
 
@@ -188,18 +191,61 @@ func TestPlainInsertOfAForeignWriter(t *testing.T) {
 			t.Errorf("id %s is not of version 7", r.ID)
 		}
 	}
-	for field, insert := range map[string]string{
-		"type":         `(type, body) VALUES ('no spaces', '')`,
-		"body":         `(type, body, body_bytes) VALUES ('a.v1', '', '')`,
-		"ordering_key": `(type, body, ordering_key) VALUES ('a.v1', '', repeat('k', 256))`,
-		"headers":      `(type, body, headers) VALUES ('a.v1', '', '[1]')`,
-		"subject":      `(type, body, subject) VALUES ('a.v1', '', E'a\nb')`,
-		"kind":         `(type, body, kind) VALUES ('a.v1', '', 'letter')`,
-	} {
-		if err := exec(ctx, db, "INSERT INTO outlast_outbox "+insert); err == nil || !strings.Contains(err.Error(), "outlast_check_"+field) {
-			t.Errorf("%s: %v", field, err)
+}
+
+// TestLimitsOfEveryField: the tables refuse what is beyond a limit, and name the field
+// that it is beyond, whoever writes; what is just within is taken. A rolled back
+// migration leaves the limits as they were.
+func TestLimitsOfEveryField(t *testing.T) {
+	t.Parallel()
+	db, store := open(t)
+	ctx := t.Context()
+	limits := map[string]int{"type": 200, "ordering_key": 255, "subject": 255, "content_type": 255, "data_schema": 255, "correlation_id": 255,
+		"causation_id": 255, "trace_parent": 55, "trace_state": 512, "exchange": 200, "routing_key": 200}
+	full := map[string]string{"body": "'{}'", "kind": "'command'", "headers": `'{"a":"1"}'`}
+	beyond := [][2]string{
+		{"type", "'no spaces'"}, {"type", "''"}, {"kind", "'letter'"}, {"body", "NULL"}, {"body_bytes", "''"},
+		{"headers", "'[1]'"}, {"headers", "'null'"}, {"headers", `'{"":"1"}'`}, {"headers", "jsonb_build_object('a', repeat('x', 32768))"},
+	}
+	for column, n := range limits {
+		full[column] = fmt.Sprintf("repeat('x', %d)", n)
+		beyond = append(beyond, [2]string{column, fmt.Sprintf("repeat('x', %d)", n+1)}, [2]string{column, `E'a\nb'`})
+	}
+	for _, version := range []int{store.Migrations().Latest(), 2, store.Migrations().Latest()} {
+		if version == 2 {
+			must(t, store.Migrations().Down(ctx, version))
+		} else {
+			must(t, store.Migrations().Up(ctx, version))
+		}
+		for table, reason := range map[string]string{"outlast_outbox": "", "outlast_held": "'refused'"} {
+			must(t, exec(ctx, db, insertOf(table, full, "reason", reason)))
+			for _, b := range beyond {
+				field := strings.TrimSuffix(b[0], "_bytes")
+				row := maps.Clone(full)
+				row[b[0]] = b[1]
+				want := fmt.Sprintf("new row for relation %q violates check constraint %q", table, "outlast_check_"+field)
+				var refused *pgconn.PgError
+				err := exec(ctx, db, insertOf(table, row, "reason", reason))
+				if !errors.As(err, &refused) || refused.Code != "23514" || refused.Message != want || refused.ConstraintName != "outlast_check_"+field {
+					t.Errorf("version %d: %s = %s: %v, want %s", version, b[0], b[1], err, want)
+				}
+			}
 		}
 	}
+}
+
+// insertOf writes an INSERT of one row of expressions, and of a further column when it
+// has a value.
+func insertOf(table string, row map[string]string, column, value string) string {
+	columns := slices.Sorted(maps.Keys(row))
+	values := make([]string, len(columns))
+	for i, c := range columns {
+		values[i] = row[c]
+	}
+	if value != "" {
+		columns, values = append(columns, column), append(values, value)
+	}
+	return fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(columns, ", "), strings.Join(values, ", "))
 }
 
 // TestPlansNeedNoStatistics fills the outbox by COPY into a table that was analysed

@@ -1,7 +1,4 @@
--- Statements of the producer's and the relay's role.
-
--- name: withdraw
-DELETE FROM {{t}}held WHERE id = $1::uuid AND reason = 'due'
+-- Statements of the relay's role.
 
 -- name: identify_put
 INSERT INTO {{t}}meta (key, value) VALUES ('source', $1::text) ON CONFLICT (key) DO NOTHING
