@@ -3,6 +3,7 @@ package journey
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +20,10 @@ type Books struct {
 	// Others are the databases of those who receive, Store among them or not. One that
 	// cannot be asked leaves the minutes of its groups open.
 	Others []Place
+	// Elsewhere are types whose receivers keep no books: programs that do not use Outlast.
+	// Nothing is compared for them. A type that is sent, that no database knows a group for
+	// and that is not named here leaves its minutes open: whoever got it was not asked.
+	Elsewhere []string
 	// Grace is how long after the end of a minute its messages count as on their way.
 	// Default: five minutes.
 	Grace time.Duration
@@ -34,7 +39,9 @@ type Closing struct {
 	Balanced   int                  `json:"balanced"`
 	Unbalanced int                  `json:"unbalanced"`
 	Open       int                  `json:"open"`
-	Places     []PlaceState         `json:"places"`
+	// Unasked are types of these minutes that no database which was asked knows a group for.
+	Unasked []string     `json:"unasked,omitempty"`
+	Places  []PlaceState `json:"places"`
 }
 
 // hearerAt is a group with the store that its inbox is in.
@@ -162,6 +169,16 @@ func (b *Books) minute(ctx context.Context, due outlast.DueMinute, hearers []hea
 		lines = append(lines, part...)
 	}
 	gap := slices.ContainsFunc(c.Places, func(p PlaceState) bool { return p.Unknown != "" })
+	for _, typ := range slices.Sorted(maps.Keys(sent)) {
+		known := func(h hearerAt) bool { _, ok := h.types[typ]; return ok }
+		if slices.ContainsFunc(hearers, known) || slices.Contains(b.Elsewhere, typ) {
+			continue
+		}
+		gap = true
+		if !slices.Contains(c.Unasked, typ) {
+			c.Unasked = append(c.Unasked, typ)
+		}
+	}
 	grace := b.Grace
 	if grace == 0 {
 		grace = 5 * time.Minute

@@ -132,10 +132,25 @@ func TestBooks(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			w.wantState(outlast.MinuteUnbalanced, rows[:2500]...)
 		},
-		"what nobody hears is expected of nobody": func(w *world) {
+		"what was sent and nobody who is asked hears leaves its minute open": func(w *world) {
 			w.send("order.shipped.v1", 5)
 			time.Sleep(10 * time.Minute)
+			w.wantState(outlast.MinuteOpen)
+			if c := w.close(); !slices.Equal(c.Unasked, []string{"order.shipped.v1"}) {
+				w.t.Fatalf("not asked for: %v", c.Unasked)
+			}
+			w.books.Elsewhere = []string{"order.shipped.v1"}
 			w.wantState(outlast.MinuteBalanced)
+		},
+		"without its receiver nothing is balanced, and what is missing is found later": func(w *world) {
+			rows := w.send("order.placed.v1", 5)
+			w.receive(rows[1:]...)
+			time.Sleep(10 * time.Minute)
+			others := w.books.Others
+			w.books.Others = nil
+			w.wantState(outlast.MinuteOpen)
+			w.books.Others = others
+			w.wantState(outlast.MinuteUnbalanced, rows[0])
 		},
 		"what was never sent is expected of nobody": func(w *world) {
 			w.send("order.placed.v1", 2, outlast.FateExpired, outlast.FateUnheard)

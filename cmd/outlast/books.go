@@ -27,6 +27,7 @@ for every minute in which messages were enqueued. The service's database is that
 func (p *program) booksCloseCommand() *cobra.Command {
 	var f placeFlags
 	var grace, every time.Duration
+	var elsewhere []string
 	cmd := &cobra.Command{
 		Use:   "close",
 		Short: "Balance every minute that is over, and name what is missing",
@@ -34,7 +35,11 @@ func (p *program) booksCloseCommand() *cobra.Command {
 databases of the receivers what they have seen, and writes down how it stands. With
 --every it goes on until it is ended, and keeps the sent log: run one for each outbox.
 
-Exit code 1: a minute is unbalanced, or a database could not be asked.`,
+A type that was sent and that none of these databases knows a group for leaves its
+minutes open: name the database of its receivers with --in or, when those do not use
+Outlast, the type with --elsewhere.
+
+Exit code 1: a minute is unbalanced, or somebody could not be or was not asked.`,
 		Example: `  outlast books close --database env:ORDERS_DB --in env:BILLING_DB --in env:STOCK_DB
   outlast books close --every 1m --in env:BILLING_DB`,
 		Args: args(),
@@ -43,7 +48,7 @@ Exit code 1: a minute is unbalanced, or a database could not be asked.`,
 				return usage(cmd.CommandPath(), "--every and --grace", "at least 1s, and positive", every.String()+" and "+grace.String(), "")
 			}
 			return p.withBooks(cmd.Context(), &f, func(ctx context.Context, b *journey.Books) error {
-				b.Grace = grace
+				b.Grace, b.Elsewhere = grace, elsewhere
 				if every > 0 {
 					return b.Run(ctx, every, outlast.Retention{}, p.reportClosing)
 				}
@@ -59,6 +64,7 @@ Exit code 1: a minute is unbalanced, or a database could not be asked.`,
 	f.flags(cmd)
 	cmd.Flags().DurationVar(&grace, "grace", 5*time.Minute, "how long after its minute a message counts as on its way")
 	cmd.Flags().DurationVar(&every, "every", 0, "go on, with this pause between two looks")
+	cmd.Flags().StringArrayVar(&elsewhere, "elsewhere", nil, "type whose receivers keep no books, may be repeated")
 	return cmd
 }
 
@@ -100,6 +106,9 @@ func (p *program) reportClosing(c *journey.Closing, _ outlast.Kept, err error) {
 				p.printf("%s is unbalanced: outlast books show %s\n", minuteText(m.Minute), minuteText(m.Minute))
 			}
 		}
+		for _, typ := range c.Unasked {
+			p.printf("? %s was sent, and none of these databases knows a group that hears it\n", printable(typ))
+		}
 		p.printf("up to %s: %s\n", timeText(c.Before), c)
 	}
 }
@@ -111,6 +120,10 @@ func closingFailed(op string, c *journey.Closing) error {
 	if c.Unbalanced > 0 {
 		return &outlast.Error{Op: op, Code: outlast.CodeConflict, Err: fmt.Errorf("%s: messages are missing", plural(c.Unbalanced, "unbalanced minute")),
 			Hint: "outlast books list --state unbalanced"}
+	}
+	if len(c.Unasked) > 0 {
+		return &outlast.Error{Op: op, Code: outlast.CodeNotFound, Err: fmt.Errorf("receivers of %s were not asked", plural(len(c.Unasked), "type")),
+			Hint: "--in DATABASE of each receiver, or --elsewhere TYPE when its receivers do not use Outlast"}
 	}
 	return nil
 }

@@ -135,6 +135,10 @@ func TestBooks(t *testing.T) {
 	f.send(lost, "o-2", time.Since(at))
 	f.receive(seen, time.Since(at))
 
+	all := f.env[placesEnv]
+	f.env[placesEnv] = ""
+	contains(t, f.fails(1, []string{"1 type", "--in"}, "books", "close").out, "order.placed.v1 was sent", "0 balanced")
+	f.env[placesEnv] = all
 	got := f.fails(1, []string{"missing"}, "books", "close")
 	contains(t, got.out, minute, "1 unbalanced")
 	contains(t, f.ok("books", "list", "--state", "unbalanced"), minute, "unbalanced")

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	_ "modernc.org/sqlite"
@@ -23,7 +25,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
 		log.Fatal(err)
@@ -66,6 +68,7 @@ func run(ctx context.Context) error {
 		Name:     "billing",
 		Store:    store,
 		Broker:   nats.Broker(address),
+		Logger:   slog.Default(), // without it nothing is logged
 		Handlers: []outlast.Handler{outlast.Handle(contracts.OrderPlaced, charge)},
 		// After a kill, the next process waits for the dead one's lease, which is twice
 		// as long. Short suits a trial; the default of 10s asks the database less often.

@@ -7,8 +7,10 @@ import (
 	"database/sql"
 	"fmt"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	_ "modernc.org/sqlite"
@@ -21,7 +23,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
 		log.Fatal(err)
@@ -47,7 +49,12 @@ func run(ctx context.Context) error {
 	}
 	defer broker.Close()
 
-	service, err := outlast.NewService(outlast.ServiceConfig{Name: "orders", Store: store, Broker: nats.Broker(broker.URL())})
+	service, err := outlast.NewService(outlast.ServiceConfig{
+		Name:   "orders",
+		Store:  store,
+		Broker: nats.Broker(broker.URL()),
+		Logger: slog.Default(), // without it nothing is logged
+	})
 	if err != nil {
 		return err // every bad field, at once
 	}
