@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -360,7 +361,12 @@ func (b *broker) dial(ctx context.Context, role string, onDenied func(subject st
 	nc, err := o.Connect()
 	dialer.settle()
 	if err != nil {
-		return nil, b.fault("connect to "+b.address, connectCode(err), err)
+		if errors.Is(err, client.ErrNoServers) && dialer.last != nil {
+			err = dialer.last // the client says only that none was left to try
+		}
+		fault := b.fault("connect to "+b.address, connectCode(err), err)
+		fault.Hint = connectHint(fault.Code, err)
+		return nil, fault
 	}
 	l.Conn = nc
 	return l, nil
@@ -376,12 +382,15 @@ func (l *link) end() {
 type dialer struct {
 	ctx   context.Context
 	stops []func() bool
+	last  error // of the last address that could not be reached
 }
 
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	c, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(d.ctx, network, address)
 	if err == nil {
 		d.stops = append(d.stops, context.AfterFunc(d.ctx, func() { _ = c.Close() }))
+	} else {
+		d.last = err
 	}
 	return c, err
 }

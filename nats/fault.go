@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -73,6 +74,17 @@ func connectCode(err error) outlast.Code {
 		return outlast.CodeDenied
 	}
 	return outlast.CodeUnavailable
+}
+
+// connectHint says what a person can do about a connection that was not made.
+func connectHint(code outlast.Code, err error) string {
+	switch {
+	case code == outlast.CodeDenied:
+		return "check the user and the password, the token or the credentials file of the address"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there: check that the server runs, and the port"
+	}
+	return ""
 }
 
 // deniedSubject reads the subject of a permissions violation on publish.

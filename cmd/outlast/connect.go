@@ -300,10 +300,21 @@ func (p *program) openBroker(ctx context.Context) (*broker, error) {
 	if v, ok := b.Broker.(interface{ Validate() error }); ok {
 		if err := v.Validate(); err != nil {
 			b.close()
-			return nil, inUsage("connect to the broker", err)
+			return nil, inUsage("connect to the broker", withFlagHint(err))
 		}
 	}
 	return b, nil
+}
+
+// withFlagHint names the program's own flag for what an adapter's option would allow.
+func withFlagHint(err error) error {
+	var e *outlast.Error
+	if errors.As(err, &e) && e.Hint == "" && strings.Contains(err.Error(), "AllowPlain") {
+		told := *e
+		told.Hint = "--insecure-plain allows it, where nobody else can read along"
+		return &told
+	}
+	return err
 }
 
 // openEmbedded joins the process that runs the server of a directory. Only with
