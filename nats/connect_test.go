@@ -20,7 +20,7 @@ func TestConnectSaysThatNobodyListens(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Broker("nats://" + address).Topology().Check(t.Context(), outlast.Topology{})
+	_, err = Broker("nats://"+address).Topology().Check(t.Context(), outlast.Topology{})
 	var e *outlast.Error
 	if !errors.As(err, &e) || e.Code != outlast.CodeUnavailable || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(e.Hint, "nothing listens") {
 		t.Errorf("got %v", err)
