@@ -38,6 +38,9 @@ type Config struct {
 	// Collector, when set, is asked about databases that do not answer. What it says is
 	// shown with its time, and is never taken for the truth.
 	Collector *collector.Store
+	// Grace is how long what should happen may take before pages call it late. Default: five
+	// minutes.
+	Grace time.Duration
 	// Patience bounds the answer of each database. Range 100ms to 1m; default 5s.
 	Patience time.Duration
 	// MostRate bounds the messages a second of an operation. Range 1 to 10000; default 100.
@@ -51,6 +54,9 @@ type Config struct {
 func (c *Config) validate() error {
 	if c.Patience == 0 {
 		c.Patience = 5 * time.Second
+	}
+	if c.Grace == 0 {
+		c.Grace = 5 * time.Minute
 	}
 	if c.MostRate == 0 {
 		c.MostRate = 100
@@ -76,6 +82,9 @@ func (c *Config) validate() error {
 	}
 	if c.Patience < 100*time.Millisecond || c.Patience > time.Minute {
 		add("Patience", "100ms to 1m", c.Patience)
+	}
+	if c.Grace < 0 {
+		add("Grace", "positive", c.Grace)
 	}
 	if c.MostRate < 1 || c.MostRate > 10_000 {
 		add("MostRate", "1 to 10000", c.MostRate)
@@ -131,7 +140,7 @@ func New(c Config) (*Console, error) {
 	}
 	x := &Console{
 		c: c, places: placesOf(c.Places), busy: make(chan struct{}, mostBusy), streams: make(chan struct{}, mostStreams),
-		asker: &journey.Asker{Places: c.Places, Patience: c.Patience},
+		asker: &journey.Asker{Places: c.Places, Patience: c.Patience, Grace: c.Grace},
 	}
 	if c.Collector != nil {
 		x.asker.Memory = c.Collector

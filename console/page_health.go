@@ -38,7 +38,7 @@ func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*
 			for _, g := range h.Groups {
 				h.Operate[g] = who.May(Operate, g, "*") || who.May(Operate, g, "")
 			}
-			data.Words = append(data.Words, inWords(&h)...)
+			data.Words = append(data.Words, inWords(&h, x.c.Grace)...)
 		} else {
 			data.Words = append(data.Words, x.silent(ctx, &h, who))
 		}
@@ -135,13 +135,18 @@ func (h healthPlace) Paused(group string) *outlast.PausedGroup {
 }
 
 // inWords says what needs a person.
-func inWords(h *healthPlace) (words []string) {
+func inWords(h *healthPlace, grace time.Duration) (words []string) {
 	name := h.Service
 	if name == "" {
 		name = h.Name
 	}
 	if h.Unattended.Count > 0 {
 		words = append(words, plural(h.Unattended.Count, "message")+" of "+name+" wait and no relay is there to send them.")
+	}
+	for _, r := range h.Pending {
+		if r.Oldest > grace {
+			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+" to be sent, the oldest for "+age(r.Oldest)+": does the broker take them?")
+		}
 	}
 	for _, r := range h.Held {
 		switch r.Reason {

@@ -30,6 +30,7 @@ type consoleFlags struct {
 	cert   string
 	key    string
 	memory string
+	grace  time.Duration
 }
 
 func (p *program) consoleCommand() *cobra.Command {
@@ -74,6 +75,7 @@ does, goes on when it starts again. One console at a time has these files.`,
 	fl.StringVar(&f.audit, "audit", "", "file that records who did what; needed for every action")
 	fl.StringVar(&f.cert, "cert", "", "PEM file of the TLS certificate")
 	fl.StringVar(&f.key, "key", "", "PEM file of its key")
+	fl.DurationVar(&f.grace, "grace", 5*time.Minute, "how long what should happen may take before pages call it late")
 	fl.StringVar(&f.memory, "collector", "", "a collector's database, to show what it remembers of a database that does not answer; a URL or env:NAME")
 	cmd.AddCommand(p.consolePasswordCommand(), p.consoleVerifyCommand())
 	return cmd
@@ -179,10 +181,13 @@ func readAccess(ctx context.Context, name string, getenv func(string) string) (c
 }
 
 func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
+	if f.grace <= 0 {
+		return usage("console", "--grace", "positive", f.grace.String(), "")
+	}
 	if (f.cert == "") != (f.key == "") {
 		return usage("console", "--cert and --key", "both or none", "one", "")
 	}
-	c := console.Config{Loopback: f.access == "", Redact: p.secrets.hide, Patience: min(p.timeout, 10*time.Second)}
+	c := console.Config{Loopback: f.access == "", Redact: p.secrets.hide, Patience: min(p.timeout, 10*time.Second), Grace: f.grace}
 	var err error
 	if f.access != "" {
 		if c.Authenticate, err = readAccess(ctx, f.access, p.getenv); err != nil {

@@ -5,6 +5,9 @@ package journey_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -16,7 +19,18 @@ import (
 	"github.com/outlastmq/outlast/rabbitmq"
 )
 
-func TestMain(m *testing.M) { servers.Main(m) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(killedEnv); text != "" { // a process of a test
+		var k killed
+		err := json.Unmarshal([]byte(text), &k)
+		if err == nil {
+			err = k.run()
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	servers.Main(m)
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()
