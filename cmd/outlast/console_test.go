@@ -20,6 +20,7 @@ func TestS31_ConsoleRefusesAWideListener(t *testing.T) {
 	s := withTables(t)
 	s.fails(exitUsage, []string{"--access", "127.0.0.1:8440"}, "console", "--listen", "0.0.0.0:0")
 	s.fails(exitUsage, []string{"127.0.0.1:8440"}, "demo", "--console", "0.0.0.0:0")
+	s.fails(exitUsage, []string{"--grace"}, "console", "--grace", "0s")
 	access := filepath.Join(s.dir, "access.json")
 	for name, text := range map[string]string{
 		"a misspelt field":  `{"user": {}}`,
