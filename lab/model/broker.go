@@ -51,7 +51,7 @@ func routeOrphan(m *Model, s *State, i, _ int) {
 
 func loseOrphan(_ *Model, s *State, i, _ int) { s.Orphan = s.Orphan.without(i) }
 
-func isBound(_ *Model, s *State, _, _ int) bool   { return !s.Unbound }
+func isBound(m *Model, s *State, _, _ int) bool   { return !s.Unbound && !m.free }
 func isUnbound(_ *Model, s *State, _, _ int) bool { return s.Unbound }
 func unbind(_ *Model, s *State, _, _ int)         { s.Unbound = true }
 func bind(_ *Model, s *State, _, _ int)           { s.Unbound = false }
@@ -94,9 +94,9 @@ func (m *Model) arrive(s *State, i int) {
 // message.
 func feedActions() []action {
 	return []action{
-		{name: "arrive", story: "m%[1]d reaches the queue", args: ofMessage, guard: canFeed, effect: feed},
+		{name: "arrive", story: "m%[1]d reaches the queue", args: ofMessage, outside: true, guard: canFeed, effect: feed},
 		{name: "arrive again", story: "another copy of m%[1]d reaches the queue", args: ofMessage, fault: true, guard: canFeedAgain, effect: feed},
-		{name: "settled", story: "the producer has settled m%[1]d", args: ofMessage, guard: canSettleFeed, effect: settleFeed},
+		{name: "settled", story: "the producer has settled m%[1]d", args: ofMessage, outside: true, guard: canSettleFeed, effect: settleFeed},
 	}
 }
 

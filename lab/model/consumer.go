@@ -1,12 +1,16 @@
 package model
 
+import "slices"
+
 // sessionActions are how the queue is served: rule 19. It delivers to one instance at a
 // time, in order, and takes back in order what a lost session had in hand.
 func sessionActions() []action {
 	return []action{
 		{name: "subscribe", story: "instance %[1]d serves the queue", args: ofInstance, guard: canSubscribe, effect: subscribe},
 		{name: "deliver", story: "instance %[1]d is given the next message", args: ofInstance, guard: canDeliver, effect: deliver},
-		{name: "session lost", story: "instance %[1]d loses its session; its deliveries go back", args: ofInstance, fault: true, guard: isActive, effect: loseSession},
+		{name: "session lost", story: "the session of instance %[1]d ends; its deliveries go back", args: ofInstance, fault: true, guard: isActive, effect: loseSession},
+		{name: "notice loss", story: "instance %[1]d notices that its session is over", args: ofInstance, guard: hasLost, effect: noticeLoss},
+		{name: "drop", story: "instance %[1]d forgets m%[2]d, which it has not begun", args: ofInstanceMessage, guard: canDrop, effect: drop},
 		{name: "leave", story: "instance %[1]d is to hand the queue over, and starts nothing more", args: ofInstance, fault: true, guard: canLeave, effect: leave},
 		{name: "close", story: "instance %[1]d closes its channel", args: ofInstance, guard: canClose, effect: closeChannel},
 		{name: "die", story: "instance %[1]d dies and starts again", args: ofInstance, fault: true, guard: isAwake, effect: die},
@@ -14,7 +18,7 @@ func sessionActions() []action {
 }
 
 func canSubscribe(m *Model, s *State, c, _ int) bool {
-	return !s.Active.has(c) && (s.Active == 0 || m.Rules.ManyActive)
+	return !s.Active.has(c) && !s.Instance[c].Lost && (s.Active == 0 || m.Rules.ManyActive)
 }
 
 func subscribe(_ *Model, s *State, c, _ int) { s.Active = s.Active.with(c) }
@@ -39,17 +43,52 @@ func (s *State) held(c int) (count int) {
 }
 
 func canDeliver(m *Model, s *State, c, _ int) bool {
-	n := s.nextReady()
-	return n >= 0 && s.Active.has(c) && !s.Instance[c].Leaving && s.held(c) < m.Prefetch &&
-		s.Instance[c].Task[s.Queue[n].message()] == TaskNone
+	return s.nextReady() >= 0 && s.Active.has(c) && !s.Instance[c].Leaving && s.held(c) < m.Prefetch
 }
 
+// deliver: a copy of what is in hand already comes after it.
 func deliver(_ *Model, s *State, c, _ int) {
 	n := s.nextReady()
 	i := s.Queue[n].message()
 	s.Queue[n] = entry(i, c+1)
-	s.Instance[c].Task[i] = TaskReady
-	lineAdd(&s.Instance[c].Line, i)
+	if x := &s.Instance[c]; x.Task[i] == TaskNone {
+		x.Task[i] = TaskReady
+		lineAdd(&x.Line, i)
+	}
+}
+
+// place is where in the queue the first copy of a message is that an instance has in
+// hand; -1 is nowhere.
+func (s *State) place(c, i int) int {
+	return slices.Index(s.Queue[:], entry(i, c+1))
+}
+
+// copies counts what an instance has in hand of a message.
+func (s *State) copies(c, i int) (n byte) {
+	for _, e := range s.Queue {
+		n += flag(e == entry(i, c+1))
+	}
+	return n
+}
+
+// over ends a task. Another copy of its message that the instance has in hand is next.
+func (m *Model) over(s *State, c, i int) {
+	x := &s.Instance[c]
+	x.Task[i] = TaskNone
+	x.Void, x.Acked = x.Void.without(i), x.Acked.without(i)
+	n := s.place(c, i)
+	switch {
+	case x.Leaving:
+	case x.Again.has(i): // the queue knows of it no more; the line has kept its place
+		x.Task[i], x.Again = TaskReady, x.Again.without(i)
+		return
+	case n >= 0:
+		x.Task[i] = TaskReady
+		lineRemove(&x.Line, i)
+		lineInsert(&x.Line, i, func(other int) bool { return !m.key(i).has(other) || s.place(c, other) > n })
+		return
+	}
+	lineRemove(&x.Line, i)
 }
 
 func isActive(_ *Model, s *State, c, _ int) bool { return s.Active.has(c) }
@@ -65,35 +104,61 @@ func requeue(s *State, c int) {
 	}
 }
 
-// dropReady forgets what nobody has started.
-func dropReady(x *Instance) {
-	for i := range x.Task {
-		if x.Task[i] == TaskReady {
-			x.Task[i] = TaskNone
-			lineRemove(&x.Line, i)
-		}
-	}
-}
-
-// loseSession: what runs goes on, but cannot be acknowledged any more.
+// loseSession: the instance goes on as if nothing had happened until it notices, but its
+// acknowledgements count for nothing.
 func loseSession(_ *Model, s *State, c, _ int) {
 	x := &s.Instance[c]
+	x.Lost = x.Task != [messages]Task{}
+	for i, t := range x.Task {
+		if t != TaskNone && s.copies(c, i) > flag(!x.Void.has(i)) {
+			x.Again = x.Again.with(i)
+		}
+	}
 	requeue(s, c)
-	dropReady(x)
+}
+
+func hasLost(_ *Model, s *State, c, _ int) bool { return s.Instance[c].Lost }
+
+// noticeLoss: what runs goes on, but cannot be acknowledged any more. What a worker is
+// about to begin may be begun yet; the rest will be delivered again.
+func noticeLoss(m *Model, s *State, c, _ int) {
+	x := &s.Instance[c]
+	x.Lost, x.Again = false, 0
+	var next Set
 	for i := range x.Task {
-		if x.Task[i] != TaskNone {
+		if m.first(s, c, i) {
+			next = next.with(i)
+		}
+	}
+	for i, t := range x.Task {
+		switch {
+		case t == TaskReady && !next.has(i):
+			m.over(s, c, i)
+		case t != TaskNone:
 			x.Void = x.Void.with(i)
 		}
 	}
 }
 
+func canDrop(_ *Model, s *State, c, i int) bool {
+	x := &s.Instance[c]
+	return x.Task[i] == TaskReady && (x.Void.has(i) || x.Leaving)
+}
+
+func drop(m *Model, s *State, c, i int) { m.over(s, c, i) }
+
 func canLeave(m *Model, s *State, c, _ int) bool {
 	return s.Active.has(c) && !s.Instance[c].Leaving && !m.OneInstance
 }
 
-func leave(_ *Model, s *State, c, _ int) {
-	s.Instance[c].Leaving = true
-	dropReady(&s.Instance[c])
+func leave(m *Model, s *State, c, _ int) {
+	x := &s.Instance[c]
+	x.Leaving = true
+	for i, t := range x.Task {
+		if t == TaskReady {
+			m.over(s, c, i)
+		}
+	}
 }
 
 // canClose is rule 19: what was started is settled first.
@@ -144,9 +209,11 @@ func consumerActions() []action {
 		{name: "peek", story: "instance %[1]d reads what is known of m%[2]d", args: ofInstanceMessage, guard: canPeek, effect: peek},
 		{name: "mark", story: "instance %[1]d inserts the mark of m%[2]d", args: ofInstanceMessage, guard: canMark, effect: mark},
 		{name: "handle", story: "instance %[1]d handles m%[2]d and commits", args: ofInstanceMessage, guard: isRunning, effect: handle},
-		{name: "handle, unknown", story: "instance %[1]d handles m%[2]d and is not told whether it was committed", args: ofInstanceMessage, fault: true, guard: isRunning, effect: handleUnknown},
+		{name: "answer lost", story: "instance %[1]d is not told whether what it wrote of m%[2]d was committed", args: ofInstanceMessage, fault: true, guard: isSaved, effect: loseAnswer},
 		{name: "undo", story: "the database rolls m%[2]d of instance %[1]d back", args: ofInstanceMessage, fault: true, guard: isInTx, effect: undo},
 		{name: "fail try", story: "the handler of instance %[1]d fails m%[2]d, and that is committed", args: ofInstanceMessage, fault: true, guard: isRunning, effect: failTry},
+		{name: "bury", story: "instance %[1]d finds that m%[2]d can never succeed, and that is committed", args: ofInstanceMessage, fault: true, guard: isRunning, effect: buryTry},
+		{name: "postpone", story: "something that m%[2]d needs is down: instance %[1]d commits that it waits", args: ofInstanceMessage, fault: true, guard: isRunning, effect: postpone},
 		{name: "wait behind", story: "instance %[1]d commits that m%[2]d waits behind its key", args: ofInstanceMessage, guard: isBehind, effect: waitBehind},
 		{name: "acknowledge", story: "instance %[1]d acknowledges m%[2]d", args: ofInstanceMessage, guard: canAck, effect: acknowledge},
 		{name: "purge", story: "the inbox forgets m%[1]d", args: ofMessage, guard: canPurge, effect: purge},
@@ -156,7 +223,7 @@ func consumerActions() []action {
 // first is rule 19 in the process: a key's messages run one after another.
 func (m *Model) first(s *State, c, i int) bool {
 	x := &s.Instance[c]
-	return x.Task[i] == TaskReady && !x.Leaving && (m.Rules.LanesMix || lineBefore(&x.Line, i)&m.key(i) == 0)
+	return x.Task[i] == TaskReady && (m.Rules.LanesMix || lineBefore(&x.Line, i)&m.key(i) == 0)
 }
 
 // canBegin: the mark of a message that is in another open transaction is waited for.
@@ -248,24 +315,23 @@ func (m *Model) takeEffect(s *State, i int) {
 	s.Inbox[i], s.Rank[i] = Handled, 0
 }
 
-// handleUnknown: neither acknowledged nor run again before the inbox has told.
-func handleUnknown(m *Model, s *State, c, i int) {
-	m.takeEffect(s, i)
-	retake(s, c, i)
+func isSaved(_ *Model, s *State, c, i int) bool { return s.Instance[c].Task[i] == TaskSaved }
+
+// loseAnswer: neither acknowledged nor run again before the inbox has told.
+func loseAnswer(_ *Model, s *State, c, i int) { s.Instance[c].Task[i] = TaskReady }
+
+// undo: the task begins anew, unless it is dropped.
+func undo(_ *Model, s *State, c, i int) { end(s, c, i, TaskReady) }
+
+func buryTry(m *Model, s *State, c, i int) {
+	m.bury(s, i)
+	end(s, c, i, TaskSaved)
 }
 
-// retake begins a task anew, unless the broker delivers it again anyway.
-func retake(s *State, c, i int) {
-	end(s, c, i, TaskReady)
-	x := &s.Instance[c]
-	if x.Void.has(i) || x.Leaving {
-		x.Task[i] = TaskNone
-		x.Void = x.Void.without(i)
-		lineRemove(&x.Line, i)
-	}
+func postpone(m *Model, s *State, c, i int) {
+	m.wait(s, i)
+	end(s, c, i, TaskSaved)
 }
-
-func undo(_ *Model, s *State, c, i int) { retake(s, c, i) }
 
 func failTry(m *Model, s *State, c, i int) {
 	m.fail(s, i)
@@ -279,6 +345,10 @@ func (m *Model) fail(s *State, i int) {
 		m.wait(s, i)
 		return
 	}
+	m.bury(s, i)
+}
+
+func (m *Model) bury(s *State, i int) {
 	s.Attempts[i], s.Rank[i] = 0, 0
 	if m.Rules.DropDead {
 		s.Inbox[i] = Unknown
@@ -329,9 +399,7 @@ func acknowledge(m *Model, s *State, c, i int) {
 		x.Acked = x.Acked.with(i)
 		return
 	}
-	x.Task[i] = TaskNone
-	x.Void, x.Acked = x.Void.without(i), x.Acked.without(i)
-	lineRemove(&x.Line, i)
+	m.over(s, c, i)
 }
 
 // canPurge is rule 21: the inbox forgets a message that its producer has settled. That
@@ -372,18 +440,14 @@ func retryActions() []action {
 		{name: "claim retry", story: "instance %[1]d claims m%[2]d from the waiting", args: ofInstanceMessage, guard: canClaim, effect: claim},
 		{name: "handle retry", story: "instance %[1]d handles the waiting m%[2]d and commits", args: ofInstanceMessage, guard: isClaimed, effect: handleRetry},
 		{name: "fail retry", story: "instance %[1]d fails the waiting m%[2]d, and that is committed", args: ofInstanceMessage, fault: true, guard: isClaimed, effect: failRetry},
+		{name: "bury retry", story: "instance %[1]d finds that the waiting m%[2]d can never succeed, and that is committed", args: ofInstanceMessage, fault: true, guard: isClaimed, effect: buryRetry},
 		{name: "undo retry", story: "the database rolls the waiting m%[2]d of instance %[1]d back", args: ofInstanceMessage, fault: true, guard: isClaimed, effect: undoRetry},
 	}
 }
 
 func canClaim(m *Model, s *State, c, i int) bool {
-	if s.Inbox[i] != Waiting || s.Instance[c].Retry != 0 {
+	if s.Inbox[i] != Waiting || (s.Instance[0].Retry | s.Instance[1].Retry).has(i) {
 		return false
-	}
-	for other := range s.Instance {
-		if int(s.Instance[other].Retry) == i+1 {
-			return false
-		}
 	}
 	for other := range m.Messages {
 		if other != i && m.key(i).has(other) && s.Inbox[other] == Waiting && s.Rank[other] < s.Rank[i] && !m.Rules.AnyWaitingRow {
@@ -393,18 +457,23 @@ func canClaim(m *Model, s *State, c, i int) bool {
 	return true
 }
 
-func claim(_ *Model, s *State, c, i int) { s.Instance[c].Retry = uint8(i + 1) }
+func claim(_ *Model, s *State, c, i int) { s.Instance[c].Retry = s.Instance[c].Retry.with(i) }
 
-func isClaimed(_ *Model, s *State, c, i int) bool { return int(s.Instance[c].Retry) == i+1 }
+func isClaimed(_ *Model, s *State, c, i int) bool { return s.Instance[c].Retry.has(i) }
 
 func handleRetry(m *Model, s *State, c, i int) {
 	m.takeEffect(s, i)
-	s.Instance[c].Retry = 0
+	undoRetry(m, s, c, i)
 }
 
 func failRetry(m *Model, s *State, c, i int) {
 	m.fail(s, i)
-	s.Instance[c].Retry = 0
+	undoRetry(m, s, c, i)
 }
 
-func undoRetry(_ *Model, s *State, c, _ int) { s.Instance[c].Retry = 0 }
+func buryRetry(m *Model, s *State, c, i int) {
+	m.bury(s, i)
+	undoRetry(m, s, c, i)
+}
+
+func undoRetry(_ *Model, s *State, c, i int) { s.Instance[c].Retry = s.Instance[c].Retry.without(i) }

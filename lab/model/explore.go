@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"time"
 )
 
@@ -24,7 +25,8 @@ type Machine[S comparable] interface {
 // Step is one action with its arguments, as the machine numbers them.
 type Step struct {
 	Action, A, B uint8
-	// Fault is set on steps that need not happen for the system to go on.
+	// Fault is set on steps that need not happen for the system to go on: faults, and what
+	// comes from outside.
 	Fault bool
 }
 
@@ -54,21 +56,20 @@ type Result[S comparable] struct {
 	Took time.Duration
 }
 
-type digest [2]uint64
-
-// explorer knows every state by a digest of 128 bits, so that a state costs some 40
-// bytes whatever its size. With ten million states the probability that two of them
-// are taken for one is below 1e-24.
+// explorer knows every state by a digest, and the numbers of the states that its steps
+// lead to: some 60 bytes a state, whatever its size.
 type explorer[S comparable] struct {
 	m      Machine[S]
 	lim    Limits
+	known  *known
 	seeds  [2]maphash.Seed
-	known  map[digest]uint32
-	parent []uint32
-	by     []Step
-	done   []bool
-	edges  [][2]uint32 // steps that are no faults
-	steps  int
+	parent list[uint32]
+	// For Live: the states that are done, or lead to one; and the steps that are no
+	// faults, those of state n from first[n] on.
+	good  list[bool]
+	first list[uint32]
+	edges list[uint32]
+	steps int
 }
 
 // Explore visits every state that can be reached, nearest first, so that the schedule
@@ -77,32 +78,32 @@ func Explore[S comparable](m Machine[S], lim Limits) (Result[S], error) {
 	if lim.States == 0 {
 		lim.States = 50_000_000
 	}
-	e := &explorer[S]{m: m, lim: lim, seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, known: map[digest]uint32{}}
+	e := &explorer[S]{m: m, lim: lim, known: newKnown(), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
 	began := time.Now()
 	r, err := e.run(began)
-	r.States, r.Steps, r.Took = len(e.parent), e.steps, time.Since(began)
+	r.States, r.Steps, r.Took = e.parent.len(), e.steps, time.Since(began)
 	return r, err
 }
 
 func (e *explorer[S]) run(began time.Time) (r Result[S], err error) {
 	first := e.m.Init()
-	e.add(&first, 0, Step{})
-	frontier := []S{first}
-	at := uint32(0) // the number of frontier[0]
-	for ; len(frontier) > 0; r.Depth++ {
-		var next []S
-		for i := range frontier {
-			from := at + uint32(i)
-			e.m.Next(&frontier[i], func(by Step, s *S) {
+	e.add(&first, 0)
+	var frontier list[S]
+	frontier.add(first)
+	for from := uint32(0); frontier.len() > 0; r.Depth++ { // the number of the state that is looked at
+		var next list[S]
+		for i := range frontier.len() {
+			e.first.add(uint32(e.edges.len()))
+			e.m.Next(frontier.at(i), func(by Step, s *S) {
 				e.steps++
-				to, fresh := e.add(s, from, by)
-				if e.lim.Live && !by.Fault {
-					e.edges = append(e.edges, [2]uint32{from, to})
+				to, fresh := e.add(s, from)
+				if e.lim.Live && !by.Fault && to != from {
+					e.edges.add(to)
 				}
 				if !fresh {
 					return
 				}
-				next = append(next, *s)
+				next.add(*s)
 				if broken := e.m.Check(s); broken != "" && r.Broken == "" {
 					r.Broken, r.Last, r.Path = broken, *s, e.path(to)
 				}
@@ -110,14 +111,14 @@ func (e *explorer[S]) run(began time.Time) (r Result[S], err error) {
 			if r.Broken != "" {
 				return r, nil
 			}
-			if len(e.parent) > e.lim.States {
-				return r, fmt.Errorf("%w: %d states, depth %d", ErrTooMany, len(e.parent), r.Depth)
+			if e.parent.len() > e.lim.States {
+				return r, fmt.Errorf("%w: %d states, depth %d", ErrTooMany, e.parent.len(), r.Depth)
 			}
+			from++
 		}
-		at += uint32(len(frontier))
 		frontier = next
 		if e.lim.Progress != nil {
-			e.lim.Progress(r.Depth, len(e.parent), len(frontier), time.Since(began))
+			e.lim.Progress(r.Depth, e.parent.len(), frontier.len(), time.Since(began))
 		}
 	}
 	if e.lim.Live {
@@ -130,28 +131,38 @@ func (e *explorer[S]) run(began time.Time) (r Result[S], err error) {
 	return r, nil
 }
 
-// add numbers a state and reports whether it is new.
-func (e *explorer[S]) add(s *S, from uint32, by Step) (uint32, bool) {
-	d := digest{maphash.Comparable(e.seeds[0], *s), maphash.Comparable(e.seeds[1], *s)}
-	if n, ok := e.known[d]; ok {
-		return n, false
-	}
-	n := uint32(len(e.parent))
-	e.known[d] = n
-	e.parent = append(e.parent, from)
-	e.by = append(e.by, by)
-	e.done = append(e.done, e.lim.Live && e.m.Done(s))
-	return n, true
+func (e *explorer[S]) digest(s *S) digest {
+	return digest{maphash.Comparable(e.seeds[0], *s), uint32(maphash.Comparable(e.seeds[1], *s))}
 }
 
-func (e *explorer[S]) path(n uint32) []Step {
-	var back []Step
-	for ; n != 0; n = e.parent[n] {
-		back = append(back, e.by[n])
+// add numbers a state and reports whether it is new.
+func (e *explorer[S]) add(s *S, from uint32) (uint32, bool) {
+	n, fresh := e.known.add(e.digest(s), uint32(e.parent.len()))
+	if fresh {
+		e.parent.add(from)
+		if e.lim.Live {
+			e.good.add(e.m.Done(s))
+		}
 	}
-	path := make([]Step, 0, len(back))
-	for i := len(back) - 1; i >= 0; i-- {
-		path = append(path, back[i])
+	return n, fresh
+}
+
+// path finds the steps to a state again, from its parents' numbers.
+func (e *explorer[S]) path(n uint32) (path []Step) {
+	var numbers []uint32
+	for ; n != 0; n = *e.parent.at(int(n)) {
+		numbers = append(numbers, n)
+	}
+	s := e.m.Init()
+	for _, want := range slices.Backward(numbers) {
+		var step Step
+		var to S
+		e.m.Next(&s, func(by Step, next *S) {
+			if have, _ := e.known.get(e.digest(next)); have == want {
+				step, to = by, *next
+			}
+		})
+		path, s = append(path, step), to
 	}
 	return path
 }
@@ -177,42 +188,31 @@ func Take[S comparable](m Machine[S], s S, want Step) (next S, ok bool) {
 }
 
 // stuck finds the nearest state from which no done one can be reached by steps that
-// are no faults: it walks those steps backwards from the done ones.
+// are no faults. It goes through the states, the farthest first, until nothing changes.
 func (e *explorer[S]) stuck() (uint32, bool) {
-	n := len(e.parent)
-	first := make([]uint32, n+1) // of the edges by their end
-	for _, edge := range e.edges {
-		first[edge[1]+1]++
-	}
-	for i := range n {
-		first[i+1] += first[i]
-	}
-	into := make([]uint32, len(e.edges))
-	fill := append([]uint32(nil), first...)
-	for _, edge := range e.edges {
-		into[fill[edge[1]]] = edge[0]
-		fill[edge[1]]++
-	}
-	var work []uint32
-	for i, done := range e.done {
-		if done {
-			work = append(work, uint32(i))
-		}
-	}
-	for len(work) > 0 {
-		to := work[len(work)-1]
-		work = work[:len(work)-1]
-		for _, from := range into[first[to]:first[to+1]] {
-			if !e.done[from] {
-				e.done[from] = true
-				work = append(work, from)
+	states := e.parent.len()
+	e.first.add(uint32(e.edges.len()))
+	for changed := true; changed; {
+		changed = false
+		for n := states - 1; n >= 0; n-- {
+			if !*e.good.at(n) && e.leadsToGood(n) {
+				*e.good.at(n), changed = true, true
 			}
 		}
 	}
-	for i, good := range e.done {
-		if !good {
-			return uint32(i), true
+	for n := range states {
+		if !*e.good.at(n) {
+			return uint32(n), true
 		}
 	}
 	return 0, false
+}
+
+func (e *explorer[S]) leadsToGood(n int) bool {
+	for i := *e.first.at(n); i < *e.first.at(n + 1); i++ {
+		if *e.good.at(int(*e.edges.at(int(i)))) {
+			return true
+		}
+	}
+	return false
 }

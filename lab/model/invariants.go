@@ -12,6 +12,9 @@ func (m *Model) Check(s *State) string {
 		if m.exists(s, i) && !m.somewhere(s, i) {
 			return fmt.Sprintf("I1: m%d is committed and nowhere any more", i)
 		}
+		if m.free && m.twoInFlight(s, i) {
+			return fmt.Sprintf("rule 8: m%d and another one of its key are unconfirmed", i)
+		}
 		if m.Half != ConsumerHalf && s.Tx[i] != TxCommitted && m.left(s, i) {
 			return fmt.Sprintf("I2: m%d was published and is not committed", i)
 		}
@@ -45,6 +48,23 @@ func (m *Model) somewhere(s *State, i int) bool {
 	return s.Inbox[i] == Waiting || (s.Effect | s.Dead).has(i)
 }
 
+// twoInFlight: what settleFaults counts on.
+func (m *Model) twoInFlight(s *State, i int) bool {
+	for r := range s.Relay {
+		x := &s.Relay[r]
+		for other := range i {
+			if m.key(i).has(other) && x.inFlight(i) && x.inFlight(other) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (x *Relay) inFlight(i int) bool {
+	return x.Wire[i] != WireNone && (x.Hand[i] == HandQueued || x.Hand[i] == HandSent)
+}
+
 // left says whether a message has left the producer's database.
 func (m *Model) left(s *State, i int) bool {
 	for r := range s.Relay {
@@ -71,13 +91,26 @@ func (m *Model) Done(s *State) bool {
 	return m.Half == RelayHalf || s.Queue == [queueRoom]Entry{}
 }
 
-// watch is I10: only these transitions happen.
+// watch is I10: only these transitions happen. And a relay that has nothing of a settled
+// message never has again: that is when no further copy of it is to come.
 func (m *Model) watch(was, is *State) {
 	for i := range m.Messages {
+		if was.Place[i] == Gone && m.Half != ConsumerHalf && takenAgain(was, is, i) {
+			is.Broken = BrokenSettled
+		}
 		if !placeMayBecome(was.Place[i], is.Place[i], is.Away.has(i)) || !inboxMayBecome(was.Inbox[i], is.Inbox[i], m.Rules.DropDead) {
 			is.Broken = BrokenMachine
 		}
 	}
+}
+
+func takenAgain(was, is *State, i int) bool {
+	for r := range is.Relay {
+		if was.Relay[r].Hand[i] == HandNone && is.Relay[r].Hand[i] != HandNone {
+			return true
+		}
+	}
+	return false
 }
 
 func placeMayBecome(was, is Place, away bool) bool {

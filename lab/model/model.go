@@ -20,6 +20,9 @@ type Config struct {
 	Rules Rules
 	// Keys are the ordering keys of the messages, which draw their seqs in this order.
 	Keys [messages]int
+	// AnySeqs lets messages of different keys draw their seqs in any order, so that A A B
+	// stands for A B A and A B B as well.
+	AnySeqs bool
 	// Messages is how many of them there are; 0 is all.
 	Messages int
 	// MaxFaults bounds the faults of a run; 0 is without bound.
@@ -31,6 +34,8 @@ type Config struct {
 	// Named keeps the two relays, and the two instances, apart. Otherwise states that are
 	// mirror images of each other are one.
 	Named bool
+	// EveryState keeps states apart between which only faults lead.
+	EveryState bool
 	// OneRelay and OneInstance leave the second one out.
 	OneRelay, OneInstance bool
 }
@@ -39,6 +44,10 @@ type Config struct {
 type Model struct {
 	Config
 	actions []action
+	same    [messages]Set // the messages of each one's key
+	// free: faults of the relays' half cost nothing, so that states between which only
+	// faults lead are one; see settleFaults.
+	free bool
 }
 
 // action is something that can happen. Its guard says when, its effect what then.
@@ -47,6 +56,8 @@ type action struct {
 	story string // with %[1]s and %[2]s for the arguments
 	args  domain
 	fault bool
+	// outside is set on what another part does, which need not happen either.
+	outside bool
 	// guard may be nil for always.
 	guard  func(m *Model, s *State, a, b int) bool
 	effect func(m *Model, s *State, a, b int)
@@ -77,6 +88,10 @@ func New(c Config) *Model {
 		c.Prefetch = 2
 	}
 	m := &Model{Config: c}
+	m.free = c.Half == RelayHalf && c.MaxFaults == 0 && !c.Named && !c.EveryState && c.Rules == Rules{}
+	for i := range c.Messages {
+		m.same[i] = m.ofKey(c.Keys[i])
+	}
 	if c.Half != ConsumerHalf {
 		m.actions = append(m.actions, producerActions()...)
 		m.actions = append(m.actions, leaseActions()...)
@@ -112,7 +127,7 @@ func (m *Model) Next(s *State, yield func(Step, *State)) {
 				next := *s
 				m.apply(act, &next, a, b)
 				m.canonical(&next)
-				yield(Step{Action: uint8(i), A: uint8(a), B: uint8(b), Fault: act.fault}, &next)
+				yield(Step{Action: uint8(i), A: uint8(a), B: uint8(b), Fault: act.fault || act.outside}, &next)
 			}
 		}
 	}
@@ -153,15 +168,8 @@ func (m *Model) domain(d domain) (na, nb int) {
 	return 1, 1
 }
 
-// key returns the messages of m's key.
-func (m *Model) key(of int) (same Set) {
-	for i := range m.Messages {
-		if m.Keys[i] == m.Keys[of] {
-			same = same.with(i)
-		}
-	}
-	return same
-}
+// key returns the messages of a message's key.
+func (m *Model) key(of int) Set { return m.same[of] }
 
 // ofKey returns the messages of a key.
 func (m *Model) ofKey(k int) (of Set) {
@@ -171,68 +179,4 @@ func (m *Model) ofKey(k int) (of Set) {
 		}
 	}
 	return of
-}
-
-// canonical swaps the relays, and the instances, when that gives the smaller state:
-// they are alike, so that the mirror image of a state has the mirror image's future.
-func (m *Model) canonical(s *State) (swappedRelays, swappedInstances bool) {
-	if m.Half != ConsumerHalf && !m.OneRelay && !m.Named && s.Relay[1].pack() < s.Relay[0].pack() {
-		s.Relay[0], s.Relay[1] = s.Relay[1], s.Relay[0]
-		s.Owner = mirror(s.Owner)
-		swappedRelays = true
-	}
-	if m.Half != RelayHalf && !m.OneInstance && !m.Named && packInstance(s, 1) < packInstance(s, 0) {
-		m.swapInstances(s)
-		swappedInstances = true
-	}
-	return swappedRelays, swappedInstances
-}
-
-func mirror(n uint8) uint8 {
-	if n == 0 {
-		return 0
-	}
-	return 3 - n
-}
-
-func (m *Model) swapInstances(s *State) {
-	s.Instance[0], s.Instance[1] = s.Instance[1], s.Instance[0]
-	s.Active = s.Active>>1&1 | s.Active&1<<1
-	for i, e := range s.Queue {
-		if e != 0 && e.holder() != 0 {
-			s.Queue[i] = entry(e.message(), 3-e.holder())
-		}
-	}
-	for i, l := range s.Lock {
-		s.Lock[i] = mirror(l)
-	}
-}
-
-// pack writes a relay as one number.
-func (r *Relay) pack() (n uint64) {
-	n = uint64(r.Lease) | uint64(flag(r.Loaded))<<2 | uint64(r.Held)<<3 | uint64(r.Cursor)<<5
-	for i := range messages {
-		n = n<<8 | uint64(r.Hand[i])<<5 | uint64(r.Wire[i])<<2 | uint64(r.Line[i])
-	}
-	return n
-}
-
-// packInstance writes an instance, and what belongs to it elsewhere, as one number.
-func packInstance(s *State, i int) (n uint64) {
-	in := &s.Instance[i]
-	n = uint64(in.Void) | uint64(in.Acked)<<3 | uint64(in.Retry)<<6 | uint64(flag(in.Leaving))<<8 | uint64(flag(s.Active.has(i)))<<9
-	for m := range messages {
-		n = n<<7 | uint64(in.Task[m])<<4 | uint64(in.Line[m])<<1 | uint64(flag(int(s.Lock[m]) == i+1))
-	}
-	for _, e := range s.Queue {
-		n = n<<1 | uint64(flag(e != 0 && e.holder() == i+1))
-	}
-	return n
-}
-
-func flag(b bool) byte {
-	if b {
-		return 1
-	}
-	return 0
 }

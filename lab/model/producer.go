@@ -10,8 +10,13 @@ func producerActions() []action {
 	}
 }
 
-func canInsert(_ *Model, s *State, i, _ int) bool {
-	return s.Tx[i] == TxNone && (i == 0 || s.Tx[i-1] != TxNone)
+func canInsert(m *Model, s *State, i, _ int) bool {
+	for earlier := range i {
+		if s.Tx[earlier] == TxNone && (!m.AnySeqs || m.key(i).has(earlier)) {
+			return false
+		}
+	}
+	return s.Tx[i] == TxNone
 }
 
 // insert writes the row. Rule 3: what had committed before goes first.

@@ -44,6 +44,9 @@ func load(m *Model, s *State, r, _ int) {
 
 // visible says whether a relay finds the row in the outbox.
 func (m *Model) visible(s *State, i int) bool {
+	if s.Place[i] == Gone && m.Rules.PickSettled {
+		return true
+	}
 	return s.Place[i] == Outbox && (s.Tx[i] == TxCommitted || m.Rules.ReadUncommitted && s.Tx[i] == TxOpen)
 }
 
@@ -142,7 +145,7 @@ func publish(m *Model, s *State, r, i int) {
 
 func canHearConfirm(m *Model, s *State, r, i int) bool {
 	w := s.Relay[r].Wire[i]
-	return w == WireAck || w == WireReturn && m.Rules.AckBeforeReturn || w == WireNack && m.Rules.NackIsConfirm
+	return w == WireAck || m.free && w == WireSending && s.Routed.has(i) || w == WireReturn && m.Rules.AckBeforeReturn || w == WireNack && m.Rules.NackIsConfirm
 }
 
 // hearConfirm is rule 10: a message's own confirm, with no return before it, settles
@@ -171,9 +174,10 @@ func canHearNack(_ *Model, s *State, r, i int) bool { return s.Relay[r].Wire[i] 
 
 func hearNack(_ *Model, s *State, r, i int) { again(&s.Relay[r], i) }
 
-func canFail(_ *Model, s *State, r, i int) bool {
+func canFail(m *Model, s *State, r, i int) bool {
 	h := s.Relay[r].Hand[i]
-	return s.Relay[r].Wire[i] == WireNack && (h == HandSent || h == HandQueued)
+	w := s.Relay[r].Wire[i]
+	return (w == WireNack || m.free && w == WireSending) && (h == HandSent || h == HandQueued)
 }
 
 // fail is rule 9: a message that failed by itself is held, and what is in hand of its
@@ -360,10 +364,10 @@ func canTakeHeld(m *Model, s *State, r, i int) bool {
 	return true
 }
 
-func takeHeld(_ *Model, s *State, r, i int) {
+func takeHeld(m *Model, s *State, r, i int) {
 	x := &s.Relay[r]
 	x.Hand[i] = HandQueued
-	lineInsert(&x.Line, i, func(q int) bool { return q > i })
+	lineInsert(&x.Line, i, func(q int) bool { return !m.key(i).has(q) || q > i })
 }
 
 // canFreeKey: nothing of the key is held, and nothing is on its way there.

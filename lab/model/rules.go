@@ -6,6 +6,7 @@ type Rules struct {
 	// Outbox and relay.
 	ReadUncommitted  bool // a pick sees rows of open transactions
 	MaxCursor        bool // rule 6 off: a pick goes on above the highest seq it saw
+	PickSettled      bool // rule 7 off: a pick may return a row that is settled
 	KeepCursor       bool // rule 5 off: a new owner goes on where the old one stood
 	PickAnyRow       bool // rule 5 off: an owner does not begin with the first row
 	SharedEpoch      bool // rule 5 off: a takeover does not raise the epoch

@@ -23,6 +23,7 @@ var (
 var brokenRules = []broken{
 	{name: "picks_rows_of_open_transactions", rules: Rules{ReadUncommitted: true}, half: RelayHalf, want: "I2"},
 	{name: "picks_above_a_cursor", rules: Rules{MaxCursor: true}, half: RelayHalf, want: "stuck"},
+	{name: "a_pick_returns_a_settled_row", rules: Rules{PickSettled: true}, half: RelayHalf, want: "I4"},
 	{name: "a_new_owner_goes_on_where_the_old_one_stood", rules: Rules{KeepCursor: true}, half: RelayHalf, want: "I5"},
 	{name: "an_owner_begins_with_any_row", rules: Rules{PickAnyRow: true}, half: RelayHalf, want: "I5"},
 	{name: "a_takeover_keeps_the_epoch", rules: Rules{SharedEpoch: true}, half: RelayHalf, want: "I9"},

@@ -165,7 +165,9 @@ type Instance struct {
 	Task    [messages]Task
 	Line    [messages]uint8 // deliveries, in order
 	Void    Set             // tasks whose session is over: the broker delivers them again
-	Retry   uint8           // the waiting message that its scheduler runs, and 1
+	Retry   Set             // the waiting messages that its scheduler runs
+	Lost    bool            // its session is over, and it has not noticed
+	Again   Set             // then: tasks behind which it has another copy of their message
 	Leaving bool            // it gives the queue up
 	Acked   Set             // of a broken rule: acknowledged before their commit
 }
@@ -182,6 +184,7 @@ const (
 	BrokenTwice
 	BrokenMachine
 	BrokenArrival
+	BrokenSettled
 )
 
 var brokenText = [...]string{
@@ -191,6 +194,7 @@ var brokenText = [...]string{
 	BrokenTwice:   "I4: a message took effect twice",
 	BrokenMachine: "I10: a row or a message left a state that has no way out",
 	BrokenArrival: "I5: a message reached the queue before an earlier one of its key",
+	BrokenSettled: "I4: a message that was settled is sent again, when the inbox may have forgotten it",
 }
 
 // line operations: a line is a list of numbers and 1, without holes.
@@ -204,7 +208,7 @@ func lineAdd(l *[messages]uint8, m int) {
 	}
 }
 
-// lineInsert puts m before the first later message, as held rows go back in order.
+// lineInsert puts m before the first later message.
 func lineInsert(l *[messages]uint8, m int, later func(x int) bool) {
 	lineAdd(l, m)
 	for i := messages - 1; i > 0; i-- {
