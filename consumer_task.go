@@ -67,7 +67,8 @@ func (c *Consumer) newTask(d *Delivery, sub *subscription, foreign *ForeignQueue
 		return t
 	}
 	t.h = c.handlers[t.m.Type]
-	t.mark = Mark{Source: t.m.Source, ID: t.m.ID, Key: c.keyOf(t.m), Hash: contentHash(t.m), EnqueuedAt: t.m.EnqueuedAt}
+	t.mark = Mark{Source: t.m.Source, ID: t.m.ID, Key: c.keyOf(t.m), Hash: contentHash(t.m), EnqueuedAt: t.m.EnqueuedAt,
+		Redelivered: d.Redelivered}
 	return t
 }
 

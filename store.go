@@ -308,6 +308,9 @@ type Mark struct {
 	Hash int64
 	// EnqueuedAt is from the envelope; zero for foreign messages (the store takes now).
 	EnqueuedAt time.Time
+	// Redelivered: it was delivered before, and so may have been counted by Suspect. The
+	// count of one that was not need not be forgotten.
+	Redelivered bool
 }
 
 // Seen is what the inbox knew of a message when its transaction began.

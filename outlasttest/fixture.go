@@ -38,6 +38,8 @@ type storeFixture struct {
 	ctx context.Context
 	u   StoreUnderTest
 	s   outlast.Store
+	// redelivered: marks are of messages that were delivered before.
+	redelivered bool
 }
 
 // must stops the test on an error.

@@ -43,7 +43,9 @@ func (f *storeFixture) mark(msgs ...*outlast.Message) outlast.InboxTx {
 	f.Helper()
 	var marks []outlast.Mark
 	for _, m := range msgs {
-		marks = append(marks, markOf(m))
+		mark := markOf(m)
+		mark.Redelivered = f.redelivered
+		marks = append(marks, mark)
 	}
 	tx, err := f.s.Inbox().Begin(f.ctx, group, marks)
 	f.must(err)

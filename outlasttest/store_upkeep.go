@@ -115,6 +115,7 @@ func (f *storeFixture) aliveLeave() {
 
 func (f *storeFixture) suspect() {
 	in := f.s.Inbox()
+	f.redelivered = true
 	count := func(m *outlast.Message) int {
 		f.Helper()
 		n, err := in.Suspect(f.ctx, group, m.Source, m.ID)

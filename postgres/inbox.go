@@ -41,6 +41,9 @@ type markKey struct{ source, id string }
 
 // mark inserts the marks and finds out what was known.
 func (t *inboxTx) mark(ctx context.Context) error {
+	if len(t.marks) == 1 {
+		return t.markOne(ctx, &t.marks[0])
+	}
 	order := make([]int, len(t.marks))
 	for i := range order {
 		order[i] = i
@@ -89,6 +92,73 @@ func (t *inboxTx) mark(ctx context.Context) error {
 	return t.look(ctx, order, sources, ids, keys, hashes)
 }
 
+// markOne does the same for one message by statements that the server need not plan for
+// each, as it does when the number of marks is a parameter's. They go together: one way
+// to the server and back, and a second one only for a message that was known.
+func (t *inboxTx) markOne(ctx context.Context, m *outlast.Mark) error {
+	batch := &pgx.Batch{}
+	batch.Queue(t.s.sql.Get("mark_one"), t.group, m.Source, m.ID, m.Hash, instant(m.EnqueuedAt))
+	if m.Redelivered {
+		batch.Queue(t.s.sql.Get("unsuspect_one"), t.group, m.Source, m.ID)
+	}
+	look := func(b *pgx.Batch) { b.Queue(t.s.sql.Get("marked_one"), t.group, m.Source, m.ID, m.Key) }
+	if m.Key != "" {
+		look(batch)
+	}
+	results := t.conn.SendBatch(ctx, batch)
+	tag, err := results.Exec()
+	if err == nil && m.Redelivered {
+		_, err = results.Exec()
+	}
+	fresh := tag.RowsAffected() == 1
+	t.states = []outlast.Seen{outlast.SeenNew}
+	switch {
+	case err != nil:
+	case m.Key != "":
+		err = t.lookOne(results, m, fresh)
+	case !fresh:
+		if err = results.Close(); err == nil {
+			batch = &pgx.Batch{}
+			look(batch)
+			results = t.conn.SendBatch(ctx, batch)
+			err = t.lookOne(results, m, fresh)
+		}
+	}
+	if closing := results.Close(); err == nil {
+		err = closing
+	}
+	return err
+}
+
+func (t *inboxTx) lookOne(results pgx.BatchResults, m *outlast.Mark, fresh bool) error {
+	var state string
+	var hash int64
+	var behind bool
+	if err := results.QueryRow().Scan(&state, &hash, &behind); err != nil {
+		return err
+	}
+	t.states[0] = seenOf(fresh, state, hash == m.Hash, behind)
+	return nil
+}
+
+// seenOf tells what was known of a message: fresh when its mark was inserted just now.
+func seenOf(fresh bool, state string, sameContent, behind bool) outlast.Seen {
+	switch {
+	case fresh && behind:
+		return outlast.SeenBehind
+	case fresh:
+		return outlast.SeenNew
+	case !sameContent:
+		return outlast.SeenConflict
+	case state == "retry":
+		return outlast.SeenWaiting
+	case state == "dead":
+		return outlast.SeenDead
+	default:
+		return outlast.SeenHandled
+	}
+}
+
 func (t *inboxTx) look(ctx context.Context, order []int, sources, ids, keys []string, hashes []int64) error {
 	rows, err := t.conn.Query(ctx, t.s.sql.Get("marked"), t.group, sources, ids, keys)
 	if err != nil {
@@ -104,19 +174,7 @@ func (t *inboxTx) look(ctx context.Context, order []int, sources, ids, keys []st
 			return err
 		}
 		seen := &t.states[order[ord-1]]
-		switch {
-		case *seen == outlast.SeenNew && behind:
-			*seen = outlast.SeenBehind
-		case *seen == outlast.SeenNew:
-		case hash != hashes[ord-1]:
-			*seen = outlast.SeenConflict
-		case state == "retry":
-			*seen = outlast.SeenWaiting
-		case state == "dead":
-			*seen = outlast.SeenDead
-		default:
-			*seen = outlast.SeenHandled
-		}
+		*seen = seenOf(*seen == outlast.SeenNew, state, hash == hashes[ord-1], behind)
 	}
 	return rows.Err()
 }

@@ -34,6 +34,8 @@ func SQL(statements map[string]string) {
 			text = appClock(text, os.Getenv(envSkew))
 		case chosen == CheckThenInsert && name == "mark":
 			text = checkThenInsert(text)
+		case chosen == CheckThenInsert && name == "mark_one":
+			text = checkThenInsertOne(text)
 		}
 		changed = changed || text != statements[name]
 		statements[name] = text
@@ -62,4 +64,15 @@ func checkThenInsert(text string) string {
 	}
 	return head + "), i AS (\nINSERT INTO " + insert + ")\nSELECT m.source, m.id FROM m WHERE NOT EXISTS (SELECT FROM " + table +
 		" b WHERE b.grp = $1::text AND b.source = m.source AND b.id = m.id)"
+}
+
+// checkThenInsertOne does the same with the statement for one message.
+func checkThenInsertOne(text string) string {
+	_, insert, found := strings.Cut(text, "INSERT INTO ")
+	table, _, found2 := strings.Cut(insert, " ")
+	if !found || !found2 {
+		panic("planted: the statement \"mark_one\" is not as it was")
+	}
+	return "WITH i AS (\n" + text + ")\nSELECT 1 WHERE NOT EXISTS (SELECT FROM " + table +
+		" b WHERE b.grp = $1::text AND b.source = $2::text AND b.id = $3::text)"
 }

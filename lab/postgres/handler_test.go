@@ -280,6 +280,8 @@ func TestPlansNeedNoStatistics(t *testing.T) {
 		"settle_hold":  {some, epochs, seqs, ids, ids, ids, ids, epochs, make([]int32, 1000), ids},
 		"mark":         {"billing", ids, ids, seqs, marks},
 		"marked":       {"billing", ids, ids, ids},
+		"mark_one":     {"billing", "orders", ids[0], 1, marks[0]},
+		"marked_one":   {"billing", "orders", ids[0], "key"},
 		"retry_done":   {1},
 		"retry_bury":   {1, "spent", "text", 1, "print"},
 		"retry_wait":   {1, "failed", "text", 1, 1},

@@ -12,6 +12,22 @@ SELECT $1::text, m.source, m.id, m.hash, coalesce(m.enqueued, clock_timestamp())
 ON CONFLICT (grp, source, id) DO NOTHING
 RETURNING source, id
 
+-- name: mark_one
+INSERT INTO {{t}}inbox (grp, source, id, hash, enqueued_at)
+VALUES ($1::text, $2::text, $3::text, $4::bigint, coalesce($5::timestamptz, clock_timestamp()))
+ON CONFLICT (grp, source, id) DO NOTHING
+
+-- name: unsuspect_one
+DELETE FROM {{t}}suspect WHERE grp = $1::text AND source = $2::text AND id = $3::text
+
+-- name: marked_one
+-- A fresh statement, as marked.
+SELECT coalesce(i.state, ''), coalesce(i.hash, 0), $4::text <> '' AND EXISTS (
+    SELECT FROM {{t}}retry r WHERE r.grp = $1::text AND r.ordered AND r.ordering_key = $4::text)
+FROM (VALUES (1)) m LEFT JOIN LATERAL (
+    SELECT b.state, b.hash FROM {{t}}inbox b WHERE b.grp = $1::text AND b.source = $2::text AND b.id = $3::text LIMIT 1
+) i ON true
+
 -- name: marked
 -- A fresh statement: it sees what the transactions that mark waited for have done.
 SELECT m.ord, coalesce(i.state, ''), coalesce(i.hash, 0), m.key <> '' AND EXISTS (
