@@ -18,6 +18,7 @@ import (
 	client "github.com/nats-io/nats.go"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/linklog"
 	"github.com/outlastmq/outlast/internal/tlsfile"
 )
 
@@ -425,16 +426,16 @@ func (w *backoff) wait(ctx context.Context, err error) bool {
 type linkReporter struct {
 	report func(outlast.Link)
 	last   outlast.Link
+	told   linklog.Log
 }
 
-// set reports whether there was a change.
-func (r *linkReporter) set(state outlast.LinkState, err error) bool {
+func (r *linkReporter) set(state outlast.LinkState, err error) {
 	l := outlast.Link{State: state}
 	if err != nil {
 		l.Reason = err.Error()
 	}
 	if l.State == r.last.State && l.Reason == r.last.Reason {
-		return false
+		return
 	}
 	l.Since = time.Now()
 	if l.State == r.last.State {
@@ -444,7 +445,6 @@ func (r *linkReporter) set(state outlast.LinkState, err error) bool {
 	if r.report != nil {
 		r.report(l)
 	}
-	return true
 }
 
 func logger(l *slog.Logger) *slog.Logger {

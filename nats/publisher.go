@@ -74,7 +74,8 @@ func (p *publisher) Run(ctx context.Context) error {
 		if connected {
 			pause.last = 0
 		}
-		if state.set(outlast.LinkDown, err) {
+		state.set(outlast.LinkDown, err)
+		if state.told.Due(outlast.LinkDown) {
 			p.log.Warn("not publishing to nats", "broker", p.b.address, "error", err)
 		}
 		if !pause.wait(ctx, err) {
@@ -103,6 +104,9 @@ func (p *publisher) runSession(ctx context.Context, state *linkReporter) (bool, 
 	p.mu.Unlock()
 	defer p.detach()
 	state.set(outlast.LinkUp, nil)
+	if state.told.Due(outlast.LinkUp) {
+		p.log.Info("publishing to nats", "broker", p.b.address)
+	}
 	select {
 	case <-ctx.Done():
 		return true, ctx.Err()

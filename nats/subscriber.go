@@ -83,7 +83,8 @@ func (s *subscriber) Run(ctx context.Context) error {
 		if up {
 			pause.last = 0
 		}
-		if state.set(outlast.LinkDown, err) {
+		state.set(outlast.LinkDown, err)
+		if state.told.Due(outlast.LinkDown) {
 			s.log.Warn("not subscribed", "queue", s.queue(), "broker", s.b.address, "error", err)
 		}
 		if !pause.wait(ctx, err) {
@@ -123,6 +124,9 @@ func (s *subscriber) runSession(ctx context.Context, state *linkReporter) (up bo
 		s.keepDeclared(ctx, l, level)
 	}()
 	state.set(outlast.LinkUp, nil)
+	if state.told.Due(outlast.LinkUp) {
+		s.log.Info("subscribed to nats", "queue", s.queue(), "broker", s.b.address)
+	}
 	err = session.run(ctx)
 	cancel()
 	<-asserted

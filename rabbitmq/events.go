@@ -59,12 +59,12 @@ func (e *events) report(rs []outlast.Result) {
 	e.work.Signal()
 }
 
-// link takes a state; it reports whether it is news.
-func (e *events) link(l outlast.Link) bool {
+// link takes a state, which is handed on when it is news.
+func (e *events) link(l outlast.Link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if l.State == e.last.State && l.Reason == e.last.Reason {
-		return false
+		return
 	}
 	if l.State == e.last.State {
 		l.Since = e.last.Since
@@ -72,7 +72,6 @@ func (e *events) link(l outlast.Link) bool {
 	e.last = l
 	e.queue = append(e.queue, event{link: &l})
 	e.work.Signal()
-	return true
 }
 
 func (e *events) stop() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/linklog"
 )
 
 var (
@@ -32,6 +33,7 @@ type publisher struct {
 	down    error // why there is no session
 
 	events   *events
+	told     linklog.Log
 	warnedOf string // what could not be asserted, so that it is logged once
 }
 
@@ -170,15 +172,14 @@ func (p *publisher) link(state outlast.LinkState, reason string) {
 	p.linkLocked(state, reason)
 }
 
-// linkLocked reports and logs a change.
+// linkLocked reports a change, and logs it.
 func (p *publisher) linkLocked(state outlast.LinkState, reason string) {
-	if !p.events.link(outlast.Link{State: state, Since: time.Now(), Reason: reason}) {
-		return
-	}
+	p.events.link(outlast.Link{State: state, Since: time.Now(), Reason: reason})
 	switch {
+	case reason == "stopped" || !p.told.Due(state):
 	case state == outlast.LinkUp:
 		p.log.Info("publishing to rabbitmq", "address", p.b.Address())
-	case reason != "stopped":
+	default:
 		p.log.Warn("not publishing to rabbitmq", "state", string(state), "reason", reason)
 	}
 }

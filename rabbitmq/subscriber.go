@@ -14,6 +14,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/linklog"
 	"github.com/outlastmq/outlast/internal/planted"
 )
 
@@ -29,6 +30,7 @@ type subscriber struct {
 	log *slog.Logger
 
 	last     outlast.Link
+	told     linklog.Log
 	asserted string // the last failure of a later assertion, so that it is logged once
 
 	current atomic.Pointer[subscription] // for planted.RawTag
@@ -105,6 +107,13 @@ func (s *subscriber) declares() bool { return s.c.Declare && s.c.Foreign == nil 
 
 // link reports and logs a change.
 func (s *subscriber) link(state outlast.LinkState, reason string) {
+	if reason != "stopped" && s.told.Due(state) {
+		if state == outlast.LinkUp {
+			s.log.Info("subscribed to rabbitmq", "queue", s.queue())
+		} else {
+			s.log.Warn("not subscribed to rabbitmq", "queue", s.queue(), "reason", reason)
+		}
+	}
 	if state == s.last.State && reason == s.last.Reason {
 		return
 	}
@@ -113,12 +122,6 @@ func (s *subscriber) link(state outlast.LinkState, reason string) {
 		now.Since = s.last.Since
 	}
 	s.last = now
-	switch {
-	case state == outlast.LinkUp:
-		s.log.Info("subscribed to rabbitmq", "queue", s.queue())
-	case reason != "stopped":
-		s.log.Warn("not subscribed to rabbitmq", "queue", s.queue(), "reason", reason)
-	}
 	if s.c.Link != nil {
 		s.c.Link(now)
 	}

@@ -150,6 +150,9 @@ func (s *stage) checkEffects(ctx context.Context, a *Account, sent map[string]se
 		return err
 	}
 	defer rows.Close()
+	// What was first sent before a group was bound may reach it with a second publish, after
+	// later messages: nothing is promised of that.
+	first := s.first(a.Group)
 	latest := map[[2]string]int64{} // by key and type
 	latestOf := map[string]int64{}  // by key
 	for rows.Next() {
@@ -170,7 +173,7 @@ func (s *stage) checkEffects(ctx context.Context, a *Account, sent map[string]se
 			a.Spared++
 			a.tell(a.Spared, "poison: %s", e)
 		}
-		if again := ended[e.id]; again || e.key == "" {
+		if again := ended[e.id]; again || e.key == "" || m.seq < first {
 			ended[e.id] = true
 			continue
 		}

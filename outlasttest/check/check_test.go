@@ -223,6 +223,26 @@ func TestF85_WhatAnOperatorTookAwayIsNotMissing(t *testing.T) {
 	}
 }
 
+// The order of a key is promised from the binding on: what was first sent before it may
+// come with a second publish, after later ones.
+func TestF85_OrderIsPromisedFromTheBindingOn(t *testing.T) {
+	t.Parallel()
+	swapped := func() script {
+		return good().change(t, history.Enqueue, messageID(1), func(e *history.Event) { e.KeySeq = 2 }).
+			change(t, history.Enqueue, messageID(2), func(e *history.Event) { e.KeySeq = 1 })
+	}
+	if v := swapped().check(t).Verdict("I5"); v.State != check.Violated {
+		t.Errorf("bound all the time: %s (%s)", v.State, v.Note)
+	}
+	bind := func(o string) history.Event {
+		return history.Event{E: history.Bind, O: o, G: "billing", Type: "order.placed.v1", Why: "ordered"}
+	}
+	s := swapped().before(t, history.Publish, messageID(2), "test", bind(history.Off)).after(t, history.Publish, messageID(2), "test", bind(history.On))
+	if v := s.check(t).Verdict("I5"); v.State != check.Holds {
+		t.Errorf("not bound when the second was first sent: %s (%s)", v.State, v.Note)
+	}
+}
+
 // A run is real only when it saw every rare event.
 func TestRareEvents(t *testing.T) {
 	t.Parallel()
