@@ -3,6 +3,7 @@ package storm
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,6 +22,9 @@ type Account struct {
 	// before the end of a time in which we had deleted the group's queue or bindings.
 	Lost      int `json:"lost"`
 	Explained int `json:"explained"`
+	// Waiting came to no end and are still in an outbox, held, or wait for a retry: the run
+	// did not come to rest.
+	Waiting int `json:"waiting,omitempty"`
 	// Ghosts came to an end and were never committed.
 	Ghosts int `json:"ghosts"`
 	// Doubled took effect again, or are dead and took effect.
@@ -57,6 +61,7 @@ func (a *Account) Add(b Account) {
 	a.Dead += b.Dead
 	a.Lost += b.Lost
 	a.Explained += b.Explained
+	a.Waiting += b.Waiting
 	a.Ghosts += b.Ghosts
 	a.Doubled += b.Doubled
 	a.Inverted += b.Inverted
@@ -104,10 +109,16 @@ func (s *stage) account(ctx context.Context, group string) (Account, error) {
 	if err := s.checkDead(ctx, &a, sent, ended); err != nil {
 		return a, err
 	}
+	waiting, err := s.waiting(ctx, group)
+	if err != nil {
+		return a, err
+	}
 	gaps := s.gapsSoFar()
 	for id, m := range sent {
 		switch {
 		case ended[id] || m.seq < first:
+		case waiting[id]:
+			a.Waiting++
 		case slices.ContainsFunc(gaps, func(g gap) bool { return g.explains(group, m.typ, m.seq) }):
 			a.Explained++
 		default:
@@ -116,6 +127,34 @@ func (s *stage) account(ctx context.Context, group string) (Account, error) {
 		}
 	}
 	return a, nil
+}
+
+// waiting are the messages that a group may still get.
+func (s *stage) waiting(ctx context.Context, group string) (map[string]bool, error) {
+	ids := map[string]bool{}
+	for _, q := range []struct {
+		database, query string
+		args            []any
+	}{
+		{source[group], `SELECT id::text FROM outlast_outbox UNION SELECT id::text FROM outlast_held`, nil},
+		{s.database(group), `SELECT id::text FROM outlast_retry WHERE grp = $1`, []any{group}},
+	} {
+		rows, err := s.databases[q.database].QueryContext(ctx, q.query, q.args...)
+		if err != nil {
+			return nil, err
+		}
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return nil, errors.Join(err, rows.Close())
+			}
+			ids[id] = true
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
 }
 
 // tell keeps the stories of the first few of a kind.

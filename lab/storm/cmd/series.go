@@ -102,11 +102,16 @@ func (s *series) good() bool {
 	return true
 }
 
-// commit names what was tested; "-dirty" when files differ from it.
+// commit names what was tested; "-dirty" when files differ from it, other than those that
+// proofs are written to.
 func commit() string {
-	out, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude", "*").Output()
+	out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
 	if err != nil {
 		return "unknown"
+	}
+	changed, err := exec.Command("git", "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs/proof").Output()
+	if err != nil || len(changed) > 0 {
+		return strings.TrimSpace(string(out)) + "-dirty"
 	}
 	return strings.TrimSpace(string(out))
 }
