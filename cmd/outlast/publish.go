@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -163,7 +164,7 @@ func (p *program) oneMessage(op string, f *publishFlags) (outlast.Message, error
 			return m, &outlast.Error{Op: op + ": read the body", Code: outlast.CodeUnavailable, Err: err}
 		}
 	}
-	if m.ContentType == "" && len(m.Body) <= outlast.MaxBody && !json.Valid(m.Body) {
+	if m.ContentType == "" && len(m.Body) <= cmp.Or(int(f.maxBody), outlast.DefaultMaxBody) && !json.Valid(m.Body) {
 		return m, usage(op, "body", "JSON, or --content-type given", "text that is not JSON", "--content-type text/plain sends it as it is")
 	}
 	if f.due != "" {

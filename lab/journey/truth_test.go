@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -167,12 +168,19 @@ func (s *stage) relay(broker string, args ...string) *rig.Process {
 	return s.world.With(s.world.Database, broker).Relay(append([]string{"--lease", "2s", "--interval", "100ms", "--confirm-deadline", "1m"}, args...)...)
 }
 
-// group handles what it hears with one row for each message.
+// group handles what it hears with one row for each message. It has subscribed, and so its
+// binding is there, when group returns.
 func (s *stage) group(name, broker string, fail func(string) error) (stop func()) {
 	s.Helper()
 	c, err := outlast.NewConsumer(groupOf(name, s.billing.store, broker, fail))
 	must(s, err)
-	return run(s, c.Run)
+	stop = run(s, c.Run)
+	eventually(s, name+" has subscribed", func() bool {
+		subscriptions := c.Health().Subscriptions
+		up := func(h outlast.SubscriptionHealth) bool { return !h.Standby && h.Link.State == outlast.LinkUp }
+		return slices.ContainsFunc(subscriptions, up)
+	})
+	return stop
 }
 
 func groupOf(name string, store outlast.Store, broker string, fail func(id string) error) outlast.ConsumerConfig {
