@@ -100,10 +100,10 @@ func (f *brokerFixture) peek() {
 	f.apply(g)
 	msgs := []*outlast.Message{f.whole(), f.message("placed", "k"), f.message("placed", "k")}
 	f.publisher().confirm(0, msgs...)
-	f.depth(g.Queue(0), 3)
 	for _, n := range []int{2, 3, 10} {
+		f.depth(g.Queue(0), 3) // what an earlier look took comes back in a moment, and only then in order
 		var ds []*outlast.Delivery
-		f.eventually("the messages can be seen", func() bool { // after an earlier look they come back in a moment
+		f.eventually("the messages can be seen", func() bool {
 			var err error
 			ds, err = f.b.Topology().Peek(f.ctx, g.Queue(0), n)
 			f.must(err)
