@@ -106,8 +106,10 @@ func TestF82_ADatabaseThatTakesNoWrites(t *testing.T) {
 		published++
 		return nil
 	}
-	effects := func() bool {
-		return number(t, db, "SELECT count(*) FROM effects") == published && number(t, db, "SELECT count(*) FROM outlast_outbox") == 0
+	effects := func() bool { // once each; false also when the pool gives a connection that the restart ended
+		var all, different, left int
+		err := db.QueryRowContext(ctx, "SELECT count(*), count(DISTINCT id), (SELECT count(*) FROM outlast_outbox) FROM effects").Scan(&all, &different, &left)
+		return err == nil && all == published && different == published && left == 0
 	}
 	for range 20 {
 		must(t, publish())
@@ -147,11 +149,12 @@ func TestF82_ADatabaseThatTakesNoWrites(t *testing.T) {
 	for want := published + 20; published < want; {
 		_ = publish() // connections learn of it one by one
 	}
-	eventually(t, "everything took effect", effects)
-	if n := number(t, db, "SELECT count(DISTINCT id) FROM effects"); n != published {
-		t.Errorf("%d different effects of %d messages", n, published)
-	}
-	if dead, err := store.Operator().Dead().List(ctx, outlast.Filter{}); err != nil || len(dead) > 0 {
-		t.Errorf("dead letters of an outage: %+v, %v", dead, err)
-	}
+	eventually(t, "everything took effect once", effects)
+	eventually(t, "the dead letters can be listed", func() bool {
+		dead, err := store.Operator().Dead().List(ctx, outlast.Filter{})
+		if len(dead) > 0 {
+			t.Fatalf("dead letters of an outage: %+v", dead)
+		}
+		return err == nil
+	})
 }
