@@ -226,8 +226,7 @@ func TestCollectorRuns(t *testing.T) {
 		t.Error("a database that never answered has an age")
 	}
 	since := func() string {
-		var report struct{ Places []collector.Place }
-		report = decode[struct{ Places []collector.Place }](f.shell, "collector", "status", "--store", f.collector())
+		report := decode[struct{ Places []collector.Place }](f.shell, "collector", "status", "--store", f.collector())
 		for _, p := range report.Places {
 			if strings.HasPrefix(p.Name, "postgres:") {
 				return p.UnknownSince.String()
