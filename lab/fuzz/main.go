@@ -22,6 +22,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == toolexec {
+		os.Exit(instrument(os.Args[2], os.Args[3:]))
+	}
 	span := flag.Duration("for", 0, "fuzz every target for so long")
 	execs := flag.Int("execs", 0, "fuzz every target until it has so many executions in all")
 	only := flag.String("only", "", "only targets whose folder and name match this expression")

@@ -83,7 +83,11 @@ var (
 
 // run executes go test once. An input that breaks the target is named by its file.
 func (t target) run(ctx context.Context, limit string) (execs int, crash string, err error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", limit,
+	self, err := os.Executable()
+	if err != nil {
+		return 0, "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "-toolexec", fmt.Sprintf("'%s' %s", self, toolexec), "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", limit,
 		"-fuzzminimizetime", "10x", "-parallel", "2", ".")
 	cmd.Dir = filepath.Join(t.root, t.folder)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }

@@ -160,7 +160,7 @@ func (s *storm) heal(ctx context.Context) error {
 	for {
 		err := s.stage.applyTopology(ctx)
 		if err == nil {
-			return nil
+			return s.stage.replaceLeaderless(ctx)
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("heal: %w", err)
