@@ -2,6 +2,7 @@ package storm
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -29,10 +30,7 @@ func (s *stage) spoil(ctx context.Context) error {
 		return nil
 	}
 	s.openGaps(gap{Group: late, Types: role.Hears[late], What: wrong, Unbound: true})
-	return s.onChannel(ctx, func(ch *amqp.Channel) error {
-		_, err := ch.QueueDeclare(groupTopology(late).Queue(0), true, false, false, false, nil)
-		return err
-	})
+	return s.onChannel(ctx, declareWrong)
 }
 
 // repairLate is a step that deletes the wrong queue after a third of the time.
@@ -40,20 +38,31 @@ func (s *stage) repairLate() []fault.Step {
 	if !s.hasLate() {
 		return nil
 	}
-	deleted := false
 	return []fault.Step{{For: s.config.Length / 3, Fault: fault.Fault{Name: wrong, Hits: []string{wrong}, On: nothing, Off: func(ctx context.Context) error {
-		if !deleted {
-			err := s.onChannel(ctx, func(ch *amqp.Channel) error {
-				_, err := ch.QueueDelete(groupTopology(late).Queue(0), false, false, false)
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			deleted = true
+		if err := s.onChannel(ctx, deleteWrong); err != nil {
+			return err
 		}
 		return s.untilWhole(wrong, late)(ctx)
 	}}}}
+}
+
+func declareWrong(ch *amqp.Channel) error {
+	_, err := ch.QueueDeclare(groupTopology(late).Queue(0), true, false, false, false, nil)
+	return err
+}
+
+// deleteWrong leaves the right queue alone. A node that was away while the wrong one was deleted
+// may bring it back, so that this is done until all is right.
+func deleteWrong(ch *amqp.Channel) error {
+	var refused *amqp.Error
+	switch err := declareWrong(ch); {
+	case errors.As(err, &refused) && refused.Code == amqp.PreconditionFailed:
+		return nil // it is the right one
+	case err != nil:
+		return err
+	}
+	_, err := ch.QueueDelete(groupTopology(late).Queue(0), false, false, false)
+	return err
 }
 
 // bound are the groups whose queues may be declared by an operator now.
