@@ -17,6 +17,7 @@ import (
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/collector"
+	"github.com/outlastmq/outlast/internal/settings"
 	"github.com/outlastmq/outlast/journey"
 )
 
@@ -52,50 +53,24 @@ type Config struct {
 }
 
 func (c *Config) validate() error {
-	if c.Patience == 0 {
-		c.Patience = 5 * time.Second
-	}
-	if c.Grace == 0 {
-		c.Grace = 5 * time.Minute
-	}
-	if c.MostRate == 0 {
-		c.MostRate = 100
-	}
+	settings.Default(&c.Patience, 5*time.Second)
+	settings.Default(&c.Grace, 5*time.Minute)
+	settings.Default(&c.MostRate, 100)
 	if c.Redact == nil {
 		c.Redact = func(s string) string { return s }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	var bad []outlast.FieldError
-	add := func(field, limit string, given any) {
-		bad = append(bad, outlast.FieldError{Field: "Config." + field, Limit: limit, Given: fmt.Sprint(given)})
-	}
-	if len(c.Places) == 0 {
-		add("Places", "at least one database", 0)
-	}
-	if c.Authenticate == nil && !c.Loopback {
-		add("Authenticate", "set, unless Loopback is", "nil")
-	}
-	if c.Authenticate != nil && c.Loopback {
-		add("Loopback", "false with Authenticate", true)
-	}
-	if c.Patience < 100*time.Millisecond || c.Patience > time.Minute {
-		add("Patience", "100ms to 1m", c.Patience)
-	}
-	if c.Grace < 0 {
-		add("Grace", "positive", c.Grace)
-	}
-	if c.MostRate < 1 || c.MostRate > 10_000 {
-		add("MostRate", "1 to 10000", c.MostRate)
-	}
-	if c.Operations != nil && c.Audit == nil {
-		add("Audit", "set with Operations", "nil")
-	}
-	if len(bad) > 0 {
-		return &outlast.Error{Op: "open the console", Code: outlast.CodeInvalid, Fields: bad}
-	}
-	return nil
+	var bad settings.Bad
+	bad.Unless(len(c.Places) > 0, "Places", "at least one database", 0)
+	bad.Unless(c.Authenticate != nil || c.Loopback, "Authenticate", "set, unless Loopback is", "nil")
+	bad.Unless(c.Authenticate == nil || !c.Loopback, "Loopback", "false with Authenticate", true)
+	settings.Within(&bad, "Patience", c.Patience, 100*time.Millisecond, time.Minute)
+	bad.Unless(c.Grace > 0, "Grace", "positive", c.Grace)
+	settings.Within(&bad, "MostRate", c.MostRate, 1, 10_000)
+	bad.Unless(c.Operations == nil || c.Audit != nil, "Audit", "set with Operations", "nil")
+	return bad.Err("open the console")
 }
 
 // Console is the handler. Mount it below a path that ends in "/", with

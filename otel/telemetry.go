@@ -2,13 +2,13 @@ package otel
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/internal/settings"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -71,7 +71,6 @@ type Telemetry struct {
 // New returns the telemetry of a service. Give it to ServiceConfig.Hooks, or to the
 // hooks of the parts that the program runs. Its error names every bad field.
 func New(conf Config) (*Telemetry, error) {
-	conf.setDefaults()
 	if err := conf.validate(); err != nil {
 		return nil, err
 	}
@@ -94,35 +93,16 @@ func New(conf Config) (*Telemetry, error) {
 	return t, nil
 }
 
-func (c *Config) setDefaults() {
-	if c.SampleEvery == 0 {
-		c.SampleEvery = 10 * time.Second
-	}
-	if c.SampleTimeout == 0 {
-		c.SampleTimeout = 5 * time.Second
-	}
-	if c.StaleAfter == 0 {
-		c.StaleAfter = max(time.Minute, c.SampleEvery)
-	}
-}
-
 func (c *Config) validate() error {
-	var bad []outlast.FieldError
-	inRange := func(field string, v, lo, hi time.Duration) {
-		if v < lo || v > hi {
-			bad = append(bad, outlast.FieldError{Field: field, Limit: fmt.Sprintf("%v..%v", lo, hi), Given: v.String()})
-		}
-	}
-	if c.Service == "" {
-		bad = append(bad, outlast.FieldError{Field: "Config.Service", Limit: "the name of the service", Given: `""`})
-	}
-	inRange("Config.SampleEvery", c.SampleEvery, time.Second, 10*time.Minute)
-	inRange("Config.SampleTimeout", c.SampleTimeout, 100*time.Millisecond, time.Minute)
-	inRange("Config.StaleAfter", c.StaleAfter, c.SampleEvery, time.Hour)
-	if len(bad) == 0 {
-		return nil
-	}
-	return &outlast.Error{Op: "new telemetry", Code: outlast.CodeInvalid, Fields: bad}
+	settings.Default(&c.SampleEvery, 10*time.Second)
+	settings.Default(&c.SampleTimeout, 5*time.Second)
+	settings.Default(&c.StaleAfter, max(time.Minute, c.SampleEvery))
+	var bad settings.Bad
+	bad.Unless(c.Service != "", "Service", "the name of the service", `""`)
+	settings.Within(&bad, "SampleEvery", c.SampleEvery, time.Second, 10*time.Minute)
+	settings.Within(&bad, "SampleTimeout", c.SampleTimeout, 100*time.Millisecond, time.Minute)
+	settings.Within(&bad, "StaleAfter", c.StaleAfter, c.SampleEvery, time.Hour)
+	return bad.Err("new telemetry")
 }
 
 // Close ends the gauges. Hooks that are called afterwards count on.
