@@ -39,6 +39,13 @@ type Config struct {
 	// Collector, when set, is asked about databases that do not answer. What it says is
 	// shown with its time, and is never taken for the truth.
 	Collector *collector.Store
+	// Broker, when set, is asked for its queues and for what it has of the topology. It is
+	// only looked at. Without it those pages say nothing of the broker.
+	Broker outlast.Broker
+	// Declared is the topology that the broker should have, such as [outlast.Service.Topology]
+	// of each service. Of a group that is not in it only the name is known, from its
+	// database: whether it has queues is then shown, and nothing is compared.
+	Declared outlast.Topology
 	// Grace is how long what should happen may take before pages call it late. Default: five
 	// minutes.
 	Grace time.Duration
@@ -87,6 +94,9 @@ type Console struct {
 	mu       sync.Mutex
 	statuses []placeStatus
 	read     time.Time
+
+	broker   sync.Mutex // held while the broker is asked
+	observed *observed
 }
 
 const (
@@ -129,7 +139,7 @@ func New(c Config) (*Console, error) {
 		"GET /{$}": x.health, "GET /find": x.find, "GET /message": x.message, "GET /outbox": x.outbox, "GET /failures": x.failures,
 		"GET /failure": x.failure, "GET /waiting": x.waiting, "GET /audit": x.audit, "GET /flow": x.flow, "GET /books": x.books,
 		"GET /minute": x.minute, "GET /operations": x.operations, "GET /operation": x.operation, "GET /topology": x.topology,
-		"GET /collected": x.collected,
+		"GET /collected": x.collected, "GET /queues": x.queues,
 	} {
 		mux.Handle(pattern, x.page(page))
 	}
@@ -229,6 +239,7 @@ type frame struct {
 	Active    string
 	LookOnly  bool
 	Collector bool
+	Broker    bool
 	Notice    string
 	Everybody bool
 }
@@ -248,7 +259,7 @@ func (x *Console) page(f pageFunc) http.Handler {
 }
 
 func (x *Console) render(w http.ResponseWriter, r *http.Request, status int, v *view) {
-	v.Frame.Who, v.Frame.LookOnly, v.Frame.Everybody, v.Frame.Collector = whoOf(r), x.c.Audit == nil, x.c.Loopback, x.c.Collector != nil
+	v.Frame.Who, v.Frame.LookOnly, v.Frame.Everybody, v.Frame.Collector, v.Frame.Broker = whoOf(r), x.c.Audit == nil, x.c.Loopback, x.c.Collector != nil, x.c.Broker != nil
 	var out bytes.Buffer
 	if err := templates.ExecuteTemplate(&out, "page", v); err == nil {
 		// The parts of a page are templates of their own names.

@@ -28,7 +28,7 @@ type healthPlace struct {
 
 func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*view, error) {
 	data := healthData{At: time.Now().UTC()}
-	hears := x.hearers(ctx)
+	hears, _ := x.hearers(ctx) // who does not answer now is shown by its status
 	for i, p := range x.status(ctx) {
 		h := healthPlace{Name: p.Name, Key: p.Key, Unknown: p.Unknown, Operate: map[string]bool{}}
 		if p.Status != nil {
@@ -177,44 +177,4 @@ func since(t time.Time) string {
 		return ""
 	}
 	return " since " + clock(t)
-}
-
-// hearers returns what the groups of each database hear; nothing where that is unknown.
-func (x *Console) hearers(ctx context.Context) [][]outlast.Hearer {
-	list := make([][]outlast.Hearer, len(x.places))
-	x.each(ctx, func(ctx context.Context, i int, p *place) (err error) {
-		list[i], err = p.Store.Journal().Hearers(ctx)
-		return err
-	}, func(int, error) {})
-	return list
-}
-
-// topologyData is who hears what, as the groups themselves have recorded it.
-type topologyData struct {
-	Edges []edge
-	Gaps  []gap
-}
-
-type edge struct {
-	outlast.Hearer
-	Place string
-}
-
-func (x *Console) topology(ctx context.Context, who *Identity, _ *http.Request) (*view, error) {
-	var data topologyData
-	lists := make([][]outlast.Hearer, len(x.places))
-	x.each(ctx, func(ctx context.Context, i int, p *place) (err error) {
-		lists[i], err = p.Store.Journal().Hearers(ctx)
-		return err
-	}, func(i int, err error) {
-		data.Gaps = append(data.Gaps, gap{x.places[i].Name, x.c.Redact(err.Error())})
-	})
-	for i, list := range lists {
-		for _, h := range list {
-			if who.May(View, h.Group, h.Type) {
-				data.Edges = append(data.Edges, edge{h, x.places[i].Name})
-			}
-		}
-	}
-	return &view{Title: "Who hears what", Template: "topology", Data: data}, nil
 }

@@ -30,7 +30,9 @@ type consoleFlags struct {
 	cert   string
 	key    string
 	memory string
-	grace  time.Duration
+	// topology is a file of what the broker should have; only with a broker.
+	topology string
+	grace    time.Duration
 }
 
 func (p *program) consoleCommand() *cobra.Command {
@@ -40,7 +42,8 @@ func (p *program) consoleCommand() *cobra.Command {
 		Short: "Serve the web console: what waits, what failed, and what to do about it",
 		Long: `Console serves a web page on which people find messages, look at what waits and what
 failed, and act on it: retry, discard, release, withdraw, pause. It asks the databases
-of all services, and needs no broker.
+of all services, and needs no broker. Given one with --broker, it shows its queues and,
+with --topology, what differs from what is declared; it only looks at it.
 
 Without --access it asks nobody who they are: it then listens on this machine alone,
 and whoever is on this machine may do everything. With --access it reads a JSON file:
@@ -60,6 +63,7 @@ of the one before; outlast console verify checks the file. Beside it, FILE.opera
 keeps the operations on groups: what is under way when the console ends, however it
 does, goes on when it starts again. One console at a time has these files.`,
 		Example: `  outlast console --database env:ORDERS_DB --in env:BILLING_DB --audit audit.jsonl
+  outlast console --broker env:BROKER --topology topology.json --audit audit.jsonl
   outlast console --listen :8440 --access access.json --audit audit.jsonl --cert tls.pem --key tls.key`,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
@@ -76,6 +80,7 @@ does, goes on when it starts again. One console at a time has these files.`,
 	fl.StringVar(&f.cert, "cert", "", "PEM file of the TLS certificate")
 	fl.StringVar(&f.key, "key", "", "PEM file of its key")
 	fl.DurationVar(&f.grace, "grace", 5*time.Minute, "how long what should happen may take before pages call it late")
+	fl.StringVar(&f.topology, "topology", "", "JSON file of what the broker should have, as outlast topology show --json prints it; needs a broker")
 	fl.StringVar(&f.memory, "collector", "", "a collector's database, to show what it remembers of a database that does not answer; a URL or env:NAME")
 	cmd.AddCommand(p.consolePasswordCommand(), p.consoleVerifyCommand())
 	return cmd
@@ -197,6 +202,14 @@ func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
 	if err := c.CheckListen(f.listen); err != nil {
 		return inUsage("console --listen", withHint(err, "--access says who may do what"))
 	}
+	if f.topology != "" {
+		if p.brokerURL == "" && p.getenv(brokerServer.env) == "" {
+			return usage("console", "--topology", "given with a broker", "no broker", "--broker names one")
+		}
+		if c.Declared, err = p.topology("console", &topologyFlags{file: f.topology}); err != nil {
+			return err
+		}
+	}
 	if f.audit != "" {
 		if c.Audit, err = console.OpenAudit(f.audit); err != nil {
 			return err
@@ -212,9 +225,29 @@ func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
 		c.Places = places
 		return p.withMemory(ctx, f.memory, func(ctx context.Context, m *collector.Store) error {
 			c.Collector = m
-			return p.listenConsole(ctx, f, c)
+			return p.withConsoleBroker(ctx, f, c)
 		})
 	})
+}
+
+// withConsoleBroker serves with the broker, when one is given. It is an addition: one that
+// cannot be opened is a warning.
+func (p *program) withConsoleBroker(ctx context.Context, f *consoleFlags, c console.Config) error {
+	if p.brokerURL == "" && p.getenv(brokerServer.env) == "" {
+		return p.listenConsole(ctx, f, c)
+	}
+	b, err := p.openBroker(ctx)
+	var bad usageError
+	switch {
+	case errors.As(err, &bad):
+		return err
+	case err != nil:
+		p.warn("the broker is left out: %v", err)
+		return p.listenConsole(ctx, f, c)
+	}
+	defer b.close()
+	c.Broker = b
+	return p.listenConsole(ctx, f, c)
 }
 
 // listenConsole serves until ctx ends.

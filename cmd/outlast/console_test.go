@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast/console"
+	"github.com/outlastmq/outlast/embedded"
 )
 
 func TestS31_ConsoleRefusesAWideListener(t *testing.T) {
@@ -106,4 +107,40 @@ func TestConsoleServes(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	contains(t, s.ok("console", "verify", audit), "0 records")
+}
+
+func TestConsoleLooksAtTheBroker(t *testing.T) {
+	t.Parallel()
+	s := withTables(t)
+	file := filepath.Join(s.dir, "topology.json")
+	declared := s.ok("topology", "show", "--group", "billing", "--handles", "order.placed.v1", "--json")
+	if err := os.WriteFile(file, []byte(declared), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.fails(exitUsage, []string{"--topology", "no broker"}, "console", "--topology", file)
+	s = withBrokerDir(t, s)
+	address, end := s.console() // nobody runs the broker
+	if code, page := request(t, address, nil); code != http.StatusOK || strings.Contains(page, "Queues") {
+		t.Errorf("a broker that cannot be opened: %d\n%s", code, page)
+	}
+	end()
+	server, err := embedded.Start(strings.TrimPrefix(s.env[brokerServer.env], "embedded:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	address, end = s.console("--topology", file)
+	if code, page := request(t, address+"queues", nil); code != http.StatusOK || !strings.Contains(page, "billing.0 is missing") {
+		t.Errorf("before it is applied: %d\n%s", code, page)
+	}
+	end()
+	s.ok("topology", "apply", "--file", file)
+	address, end = s.console("--topology", file)
+	code, page := request(t, address+"topology", nil)
+	if code != http.StatusOK || strings.Contains(page, "is missing") || !strings.Contains(page, "No database that was asked knows the group billing") {
+		t.Errorf("when it is applied: %d\n%s", code, page)
+	}
+	if code := end(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
 }

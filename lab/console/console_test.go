@@ -3,6 +3,7 @@ package console_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/http/httptest"
@@ -18,7 +19,10 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	_ "modernc.org/sqlite" // the driver named "sqlite"
+
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/collector"
 	"github.com/outlastmq/outlast/console"
 	"github.com/outlastmq/outlast/journey"
 	"github.com/outlastmq/outlast/memory"
@@ -71,10 +75,10 @@ func newScene(t *testing.T) *scene {
 	must(t, s.billing.Journal().Hear(t.Context(), "billing", []string{"order.placed.v1"}))
 	must(t, stock.Journal().Hear(t.Context(), "stock", []string{"order.placed.v1", "order.paid.v1"}))
 	s.fill(orders, stock)
+	places := []journey.Place{{Name: "postgres://app@db.example/orders", Store: orders}, {Name: "postgres://app@db.example/billing", Store: s.billing}, {Name: "sqlite:stock.db", Store: stock}}
 	audit, err := console.OpenAudit(filepath.Join(t.TempDir(), "audit.jsonl"))
 	must(t, err)
-	c, err := console.New(console.Config{Loopback: true, Audit: audit, Places: []journey.Place{
-		{Name: "postgres://app@db.example/orders", Store: orders}, {Name: "postgres://app@db.example/billing", Store: s.billing}, {Name: "sqlite:stock.db", Store: stock}}})
+	c, err := console.New(console.Config{Loopback: true, Audit: audit, Broker: broker(t), Declared: declared, Collector: collected(t, places), Places: places})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	runs := make(chan error, 1)
@@ -90,6 +94,38 @@ func newScene(t *testing.T) *scene {
 		must(t, errors.Join(<-runs, audit.Close()))
 	})
 	return s
+}
+
+// collected is a collector's database after one look at the places, and at one that does
+// not answer.
+func collected(t *testing.T, places []journey.Place) *collector.Store {
+	db, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "collector.db"))
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	store, err := collector.Open(db, collector.SQLite, "")
+	must(t, err)
+	must(t, store.Migrate(t.Context()))
+	c, err := collector.New(collector.Config{Store: store, Grace: time.Second, Share: 1,
+		Places: append(places[:len(places):len(places)], journey.Place{Name: "postgres://app@db.example/mail", Err: errors.New("connection refused")})})
+	must(t, err)
+	_, err = c.Round(t.Context())
+	must(t, err)
+	return store
+}
+
+// declared is the topology of the scene, and broker one that has it, but for a queue and a
+// binding, and with a message that nobody consumes.
+var declared = outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}}, Groups: []outlast.GroupTopology{
+	{Group: "billing", Partitions: 2, Bindings: []outlast.Binding{{Exchange: outlast.EventExchange, Type: "order.placed.v1"}}},
+	{Group: "mail", Partitions: 1, Bindings: []outlast.Binding{{Exchange: outlast.EventExchange, Type: "order.paid.v1"}}}}}
+
+func broker(t *testing.T) *memory.Broker {
+	b := memory.NewBroker()
+	must(t, b.Topology().Apply(t.Context(), declared))
+	must(t, b.DeleteQueue("billing.1"))
+	must(t, b.Unbind("mail.0", outlast.EventExchange, "order.paid.v1.*"))
+	b.PublishForeign(outlast.EventExchange, "order.placed.v1.0", nil, "", []byte("{}"))
+	return b
 }
 
 // fill puts a flow, failures, a minute of the books and what waits into the stores.
@@ -186,7 +222,7 @@ func (s *scene) until(expression string) {
 }
 
 func (s *scene) pages() map[string]string {
-	return map[string]string{"health": "", "find": "find?q=o-7", "message": "message?id=" + s.dead, "failures": "failures", "outbox": "outbox", "books": "books", "topology": "topology",
+	return map[string]string{"health": "", "find": "find?q=o-7", "message": "message?id=" + s.dead, "failures": "failures", "outbox": "outbox", "books": "books", "topology": "topology", "queues": "queues", "collected": "collected",
 		"timeline": "flow?as=timeline&id=" + s.first, "sequence": "flow?as=sequence&id=" + s.first, "causes": "flow?as=graph&id=" + s.first, "operations": "operations", "audit": "audit"}
 }
 

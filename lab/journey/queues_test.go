@@ -1,0 +1,46 @@
+package journey_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestTruthQueues takes away a group's consumers, its queue and the broker, one after the
+// other: the pages say which of it is so, and nothing of a broker that is cut off.
+func TestTruthQueues(t *testing.T) {
+	s := newStage(t)
+	file := filepath.Join(t.TempDir(), "topology.json")
+	must(t, os.WriteFile(file, []byte(s.world.Run("topology", "show", "--group", "billing", "--handles", "order.placed.v1", "--json")), 0o600))
+	s.open("--topology", file, "--audit", filepath.Join(t.TempDir(), "another.jsonl"))
+	s.relay(s.world.Broker)
+	stop := s.group("billing", s.broker, nil)
+	s.hears(1)
+	s.publish(2, 0)
+	s.handles("billing", 2)
+	s.shows("queues", "billing.0 billing there 0 1", "Every queue is there and is consumed, or empty.")
+	s.shows("topology", "No difference: 1 queue as declared.")
+
+	stop()
+	s.publish(3, 0)
+	s.settled()
+	s.shows("queues", "3 messages wait in billing.0 and nobody consumes it: is billing up?", "billing.0 billing there 3 0")
+	s.world.Run("pause", "billing", "--reason", "card service is down", "--database", s.billingURL())
+	s.shows("queues", "3 messages wait in billing.0 while billing is paused by ", "!nobody consumes")
+	s.world.Run("resume", "billing", "--database", s.billingURL())
+
+	s.link.Cut()
+	s.shows("queues", "The broker does not say anything of its queues", "billing.0 billing unknown unknown unknown", "!missing")
+	s.shows("topology", "whether anything differs is unknown", "!No difference")
+	must(t, s.link.Restore())
+	s.shows("queues", "billing.0 billing there 3 0")
+
+	ch := channel(t, s.broker)
+	_, err := ch.QueueDelete("billing.0", false, false, false)
+	must(t, err)
+	s.shows("queues", "billing.0 is missing: messages for billing cannot get there.", "billing.0 billing missing none none")
+	s.shows("topology", `Queue "billing.0" is missing.`, "outlast topology apply declares what is missing", "!No difference")
+	s.world.Run("topology", "apply", "--file", file)
+	s.shows("queues", "billing.0 billing there 0 0")
+	s.shows("topology", "No difference: 1 queue as declared.")
+}
