@@ -39,6 +39,10 @@ type Closing struct {
 	Balanced   int                  `json:"balanced"`
 	Unbalanced int                  `json:"unbalanced"`
 	Open       int                  `json:"open"`
+	// Missing counts the ids that unbalanced minutes name.
+	Missing int `json:"missing"`
+	// Judged is the instant up to which every minute is balanced, unbalanced or signed off.
+	Judged time.Time `json:"judged,omitzero"`
 	// Unasked are types of these minutes that no database which was asked knows a group for.
 	Unasked []string     `json:"unasked,omitempty"`
 	Places  []PlaceState `json:"places"`
@@ -72,6 +76,10 @@ func (b *Books) Close(ctx context.Context) (*Closing, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Judged = c.Before.Truncate(time.Minute)
+	if len(due) == limit { // there may be more
+		c.Judged = earlier(c.Judged, due[limit-1].Minute.Add(time.Minute))
+	}
 	hearers, states := b.hearers(ctx)
 	c.Places = states
 	for _, m := range due {
@@ -88,11 +96,22 @@ func (b *Books) Close(ctx context.Context) (*Closing, error) {
 			c.Balanced++
 		case outlast.MinuteUnbalanced:
 			c.Unbalanced++
+			for _, l := range lines {
+				c.Missing += len(l.Missing)
+			}
 		default:
 			c.Open++
+			c.Judged = earlier(c.Judged, minute.Minute)
 		}
 	}
 	return c, nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // Closed asks a store a few times for the instant before which everything is committed and

@@ -126,6 +126,23 @@ func TestBooks(t *testing.T) {
 			w.receive(rows[:3]...)
 			w.wantState(outlast.MinuteBalanced)
 		},
+		"a look says up to when all is known, and how many are missing": func(w *world) {
+			began := time.Now().UTC().Truncate(time.Minute)
+			rows := w.send("order.placed.v1", 4)
+			time.Sleep(2 * time.Minute)
+			if c := w.close(); !c.Judged.Equal(began) || c.Missing != 0 {
+				w.t.Fatalf("while they are on their way: judged up to %v, %d missing", c.Judged, c.Missing)
+			}
+			w.receive(rows[1:]...)
+			time.Sleep(10 * time.Minute)
+			if c := w.close(); !c.Judged.Equal(began.Add(12*time.Minute)) || c.Missing != 1 {
+				w.t.Fatalf("afterwards: judged up to %v, %d missing", c.Judged, c.Missing)
+			}
+			w.books.Limit = 1
+			if c := w.close(); !c.Judged.Equal(began.Add(time.Minute)) {
+				w.t.Fatalf("when there may be more minutes: judged up to %v", c.Judged)
+			}
+		},
 		"more than a sketch can name": func(w *world) {
 			rows := w.send("order.placed.v1", 3000)
 			w.receive(rows[2500:]...)

@@ -131,6 +131,7 @@ func Instruments() []Instrument {
 		handled, commitToHandled, replayed, failures,
 		pending, oldestPending, neverAttempted, parked, oldestParked, drainETA, relays,
 		retrying, retryOldest, retryOverdue, dead, deadOldest, paused, sampledAt, sampleFailures,
+		booksMissing, booksUnbalanced, booksOpen, booksLag, booksFailures,
 		sent, consumed, operationDuration, processDuration,
 	}
 }

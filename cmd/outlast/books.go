@@ -2,13 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/journey"
+	"github.com/outlastmq/outlast/otel"
+	"github.com/outlastmq/outlast/prometheus"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 )
 
 func (p *program) booksCommand() *cobra.Command {
@@ -28,12 +33,14 @@ func (p *program) booksCloseCommand() *cobra.Command {
 	var f placeFlags
 	var grace, every time.Duration
 	var elsewhere []string
+	var metrics string
 	cmd := &cobra.Command{
 		Use:   "close",
 		Short: "Balance every minute that is over, and name what is missing",
 		Long: `Close looks at every minute that is over and not yet balanced or signed off, asks the
 databases of the receivers what they have seen, and writes down how it stands. With
 --every it goes on until it is ended, and keeps the sent log: run one for each outbox.
+--metrics shows how the books stand to Prometheus.
 
 A type that was sent and that none of these databases knows a group for leaves its
 minutes open: name the database of its receivers with --in or, when those do not use
@@ -41,16 +48,19 @@ Outlast, the type with --elsewhere.
 
 Exit code 1: a minute is unbalanced, or somebody could not be or was not asked.`,
 		Example: `  outlast books close --database env:ORDERS_DB --in env:BILLING_DB --in env:STOCK_DB
-  outlast books close --every 1m --in env:BILLING_DB`,
+  outlast books close --every 1m --in env:BILLING_DB --metrics 127.0.0.1:9466`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if every != 0 && every < time.Second || grace <= 0 {
 				return usage(cmd.CommandPath(), "--every and --grace", "at least 1s, and positive", every.String()+" and "+grace.String(), "")
 			}
+			if metrics != "" && every == 0 {
+				return usage(cmd.CommandPath(), "--every", "given with --metrics", "not given", "")
+			}
 			return p.withBooks(cmd.Context(), &f, func(ctx context.Context, b *journey.Books) error {
 				b.Grace, b.Elsewhere = grace, elsewhere
 				if every > 0 {
-					return b.Run(ctx, every, outlast.Retention{}, p.reportClosing)
+					return p.runBooks(ctx, b, every, metrics)
 				}
 				closing, err := b.Close(ctx)
 				if err != nil {
@@ -64,8 +74,40 @@ Exit code 1: a minute is unbalanced, or somebody could not be or was not asked.`
 	f.flags(cmd)
 	cmd.Flags().DurationVar(&grace, "grace", 5*time.Minute, "how long after its minute a message counts as on its way")
 	cmd.Flags().DurationVar(&every, "every", 0, "go on, with this pause between two looks")
+	cmd.Flags().StringVar(&metrics, "metrics", "", "with --every: address of the metrics for Prometheus, 127.0.0.1:9466 (default none)")
 	cmd.Flags().StringArrayVar(&elsewhere, "elsewhere", nil, "type whose receivers keep no books, may be repeated")
 	return cmd
+}
+
+// runBooks closes the books until ctx ends, and shows how they stand at an address, if
+// there is one.
+func (p *program) runBooks(ctx context.Context, b *journey.Books, every time.Duration, metrics string) error {
+	if metrics == "" {
+		return b.Run(ctx, every, outlast.Retention{}, p.reportClosing)
+	}
+	listener, err := net.Listen("tcp", metrics)
+	if err != nil {
+		return usageError{&outlast.Error{Op: "books close --metrics", Code: outlast.CodeInvalid, Err: err}}
+	}
+	fmt.Fprintf(p.errs, "metrics at %s\n", listener.Addr())
+	exporter, err := prometheus.New(b.Service)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { _ = exporter.Shutdown(context.Background()) }()
+	measure, err := otel.NewBooks(b.Service, exporter.MeterProvider())
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serveUntil(ctx, listener, exporter) })
+	g.Go(func() error {
+		return b.Run(ctx, every, outlast.Retention{}, func(c *journey.Closing, kept outlast.Kept, err error) {
+			measure.Report(c, kept, err)
+			p.reportClosing(c, kept, err)
+		})
+	})
+	return g.Wait()
 }
 
 // withBooks opens the service's database and those of the receivers.

@@ -101,12 +101,17 @@ func (w *collectorWatch) current() (r collectorReport, alive bool) {
 		r.Warnings = append(r.Warnings, name+" does not answer since "+timeText(since)+": "+w.why[name])
 	}
 	slices.Sort(r.Warnings)
-	last := w.ended
-	if last.IsZero() {
-		last = w.began
-	}
 	// While its own database is away it waits, as a relay does.
-	return r, w.problem != "" || time.Since(last) < max(stuckAfter, 10*w.every)
+	return r, w.problem != "" || time.Since(w.lastRound()) < max(stuckAfter, 10*w.every)
+}
+
+// lastRound is when the last round ended that did not fail; the start before. It is called
+// with mu held.
+func (w *collectorWatch) lastRound() time.Time {
+	if w.ended.IsZero() {
+		return w.began
+	}
+	return w.ended
 }
 
 func (w *collectorWatch) serveHealth(ctx context.Context, l net.Listener) error {
@@ -160,18 +165,20 @@ func (w *collectorWatch) measure(m metric.Meter) error {
 		errs = append(errs, err)
 		return c
 	}
-	lag := gauge("outlast.collector.lag", "s", "Time since a database last answered the collector.")
+	lag := gauge("outlast.collector.lag", "s", "Time since a database last answered the collector; since it was first asked, when it never did.")
 	kept := gauge("outlast.collector.messages", "{message}", "Messages that are kept, by reason.")
 	bytes := gauge("outlast.collector.store", "By", "What their facts take.")
 	shed := counter("outlast.collector.shed", "{message}", "Messages dropped for want of room: of the share of flows, what was over, what was open.")
+	ended := gauge("outlast.collector.last_round_timestamp", "s", "When the last round that did not fail ended, in Unix time; the start before.")
 	rounds := counter("outlast.collector.rounds", "{round}", "Rounds by result: done, failed.")
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	_, err := m.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		w.mu.Lock()
-		done, failed := w.rounds, w.failed
+		done, failed, last := w.rounds, w.failed, w.lastRound()
 		w.mu.Unlock()
+		o.ObserveFloat64(ended, float64(last.UnixMilli())/1000)
 		o.ObserveInt64(rounds, done, metric.WithAttributes(attribute.String("result", "done")))
 		o.ObserveInt64(rounds, failed, metric.WithAttributes(attribute.String("result", "failed")))
 		counts := w.collector.Shed()
@@ -183,9 +190,11 @@ func (w *collectorWatch) measure(m metric.Meter) error {
 			return err
 		}
 		for _, p := range places {
-			if !p.AnsweredAt.IsZero() {
-				o.ObserveFloat64(lag, time.Since(p.AnsweredAt).Seconds(), metric.WithAttributes(attribute.String("database", p.Name)))
+			since := p.AnsweredAt
+			if since.IsZero() {
+				since = p.UnknownSince
 			}
+			o.ObserveFloat64(lag, time.Since(since).Seconds(), metric.WithAttributes(attribute.String("database", p.Name)))
 		}
 		held, err := w.store.Held(ctx)
 		if err != nil {
@@ -198,6 +207,6 @@ func (w *collectorWatch) measure(m metric.Meter) error {
 		}
 		o.ObserveFloat64(bytes, float64(sum))
 		return nil
-	}, lag, kept, bytes, shed, rounds)
+	}, lag, kept, bytes, shed, ended, rounds)
 	return err
 }

@@ -9,10 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/rig"
 	"github.com/outlastmq/outlast/lab/servers"
 )
 
@@ -89,7 +91,7 @@ func TestEachAlertHasItsRunbookAndItsTest(t *testing.T) {
 }
 
 // scraped is a Prometheus that scrapes a shop and its broker often, with the rules.
-func scraped(t *testing.T, s *shop, rabbit string) *servers.PrometheusServer {
+func scraped(t *testing.T, s *shop, rabbit string, programs ...string) *servers.PrometheusServer {
 	t.Helper()
 	endpoint := httptest.NewServer(s.exporter)
 	t.Cleanup(endpoint.Close)
@@ -98,9 +100,10 @@ global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
 rule_files: [%q]
 scrape_configs:
   - {job_name: outlast, static_configs: [{targets: [%q]}]}
+  - {job_name: outlast-programs, static_configs: [{targets: [%s]}]}
   - {job_name: rabbitmq, static_configs: [{targets: [%q]}]}
   - {job_name: rabbitmq-queues, metrics_path: /metrics/detailed, params: {family: [queue_coarse_metrics, queue_consumer_count]}, static_configs: [{targets: [%q]}]}
-`, deploy(t, "prometheus", "outlast.rules.yml"), endpoint.Listener.Addr(), rabbit, rabbit))
+`, deploy(t, "prometheus", "outlast.rules.yml"), endpoint.Listener.Addr(), strings.Join(programs, ", "), rabbit, rabbit))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +188,10 @@ func TestPrometheus(t *testing.T) {
 	s := newShop(t, broker)
 	s.observe()
 	running(t, s.conf)
-	prom := scraped(t, s, metrics)
+	world := rig.Bare(t, s.url, amqp)
+	prom := scraped(t, s, metrics,
+		measured(world, "books", "close", "--every", "1s", "--metrics", "127.0.0.1:0"),
+		measured(world, "collector", "--every", "1s", "--store", "sqlite:"+filepath.Join(t.TempDir(), "collector.db"), "--metrics", "127.0.0.1:0"))
 	s.publish(unheard.Message(order{ID: "x"}))
 	s.place(20)
 	cutTwice(t, s, p)
@@ -215,6 +221,9 @@ func TestPrometheus(t *testing.T) {
 	s.place(100) // what moves now is what rates are made of
 	s.settled()
 	wait("the queues are scraped", `rabbitmq_detailed_queue_consumers > 0`)
+	s.lose()
+	wait("the missing message's alert fires", `ALERTS{alertname="MessagesMissing",alertstate="firing",service="shop"}`)
+	wait("it is the only one, of one minute", `outlast_books_missing_messages == 1 and outlast_books_unbalanced_minutes == 1`)
 	wait("the unheard message's alert fires", `ALERTS{alertname="MessagesUnroutable",alertstate="firing",type="order.unheard.v1"}`)
 	wait("the new dead letters' alert fires", `ALERTS{alertname="DeadLettersNew",alertstate="firing"}`)
 
@@ -222,6 +231,42 @@ func TestPrometheus(t *testing.T) {
 		wait("an answer to "+name+": "+query, query)
 	}
 	checkRules(t, prom, wait)
+}
+
+// measured starts the program and returns where it shows its metrics, in quotes.
+func measured(w *rig.World, args ...string) string {
+	w.T.Helper()
+	p := w.Start(args...)
+	address := regexp.MustCompile(`metrics (?:at|address=)\s?(127\.0\.0\.1:\d+)`)
+	var found []string
+	w.Eventually("it says where its metrics are", func() bool {
+		found = address.FindStringSubmatch(p.Log())
+		return found != nil
+	})
+	w.T.Cleanup(p.Kill)
+	return strconv.Quote(found[1])
+}
+
+// lose has an order of ten minutes ago handled, and takes it away from the inbox, as a
+// database that is restored from a backup forgets it.
+func (s *shop) lose() {
+	s.t.Helper()
+	const id = "0198c0de-7a11-7c3e-9d54-0f6c0c6f1a2b"
+	exec := func(query string) int64 {
+		s.t.Helper()
+		r, err := s.db.ExecContext(s.t.Context(), query)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		n, err := r.RowsAffected()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return n
+	}
+	exec(`UPDATE outlast_hearer SET since = since - interval '1 hour'`)
+	exec(`INSERT INTO outlast_outbox (id, type, body, enqueued_at) VALUES ('` + id + `', 'order.placed.v1', '{"id":"9001"}', clock_timestamp() - interval '10 minutes')`)
+	eventually(s.t, "the old order is handled", func() bool { return exec(`DELETE FROM outlast_inbox WHERE id = '`+id+`'`) == 1 })
 }
 
 // checkRules has every rule evaluated without an error and every series that one asks

@@ -26,6 +26,7 @@ import (
 // once and buries some.
 type shop struct {
 	t        *testing.T
+	url      string // of the database
 	db       *sql.DB
 	store    outlast.Store
 	conf     outlast.ServiceConfig
@@ -37,12 +38,13 @@ type shop struct {
 
 func newShop(t *testing.T, broker string) *shop {
 	t.Helper()
-	db, err := postgres.Open(t.Context(), servers.Database(t))
+	url := servers.Database(t)
+	db, err := postgres.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s := &shop{t: t, db: db, store: postgres.Store(db)}
+	s := &shop{t: t, url: url, db: db, store: postgres.Store(db)}
 	if err := s.store.Migrations().Up(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
