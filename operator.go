@@ -15,7 +15,8 @@ type OperatorStore interface {
 	Outbox() OutboxOperator
 	Retries() RetryOperator
 	Dead() DeadOperator
-	// SetPaused pauses or resumes a group's consumers.
+	// SetPaused pauses or resumes a group's consumers, or with [RelaySwitch] the relays of
+	// this outbox: see [LeaseStore.Lease].
 	SetPaused(ctx context.Context, group string, paused bool, by Action) error
 	// Actions returns recorded operator actions, the newest first.
 	Actions(ctx context.Context, q ActionQuery) ([]ActionRecord, error)
@@ -67,9 +68,20 @@ type StoreStatus struct {
 	// Relays are the relay owners alive, with the number of slots each holds.
 	Relays []RelayStatus `json:"relays"`
 	Groups []PausedGroup `json:"paused"`
+	// RelaysPaused is set while an operator has paused the relays of this outbox.
+	RelaysPaused *PausedGroup `json:"relays_paused,omitempty"`
 	// Unattended are the pending rows of slots that no relay alive holds: nobody even
-	// tries to send them.
+	// tries to send them. While the relays are paused they hold none.
 	Unattended Backlog `json:"unattended"`
+}
+
+// AddPaused is for stores: it adds what an operator paused, a group or the relays.
+func (s *StoreStatus) AddPaused(p PausedGroup) {
+	if p.Group == RelaySwitch {
+		s.RelaysPaused = &p
+		return
+	}
+	s.Groups = append(s.Groups, p)
 }
 
 // Backlog is a number of rows and the age of the oldest.

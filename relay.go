@@ -83,6 +83,9 @@ type RelayHealth struct {
 	// Slots is how many slots it holds; Relays how many relays are alive.
 	Slots  int
 	Relays int
+	// Paused: an operator paused the relays of this outbox. It noticed that within a third
+	// of LeaseTTL; what it had sent by then it settles, and it holds no slots.
+	Paused bool
 	// Progress is when a message was last settled, or when there was last nothing to do.
 	Progress time.Time
 	// Closed are the routes that take nothing now, with the reason.

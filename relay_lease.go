@@ -13,7 +13,8 @@ type relayLeases struct {
 	next     time.Time // the next call
 	busy     bool
 	owners   int
-	leaving  int // slots to be given back
+	paused   bool // by an operator: our share is none
+	leaving  int  // slots to be given back
 	released bool
 	// anew are leases that were given up while their epochs may still count, and with them
 	// what is being written. They are given back before any is taken again, under new epochs.
@@ -125,6 +126,7 @@ func (r *relayRun) granted(now, asked time.Time, g LeaseGrant, err error) {
 	if len(g.Held) < g.Share && g.Owners > 1 {
 		l.next = asked.Add(third / 2) // somebody is about to give some back
 	}
+	r.notePaused(g.Share == 0)
 	changed := l.owners != g.Owners
 	l.owners = g.Owners
 	held := map[int]Lease{}
@@ -153,6 +155,20 @@ func (r *relayRun) granted(now, asked time.Time, g LeaseGrant, err error) {
 	r.giveBack(len(held) - g.Share)
 	if changed {
 		r.leasesChanged()
+	}
+}
+
+// notePaused takes what the grant says of an operator's pause. With a share of none every
+// slot is given back: what was sent is awaited, nothing else is sent any more.
+func (r *relayRun) notePaused(paused bool) {
+	if r.leases.paused == paused {
+		return
+	}
+	r.leases.paused = paused
+	if paused {
+		r.conf.Logger.Info("the relays of this outbox are paused")
+	} else {
+		r.conf.Logger.Info("the relays of this outbox are not paused any more")
 	}
 }
 

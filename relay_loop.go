@@ -205,11 +205,12 @@ func (r *relayRun) linkChanged(now time.Time, l Link) {
 }
 
 func (r *relayRun) publishStatus(now time.Time) {
-	idle := r.flights.count == 0 && r.picks.empty && r.link.State == LinkUp
+	idle := r.flights.count == 0 && (r.picks.empty || r.leases.paused) && r.link.State == LinkUp
 	r.updateStatus(func(s *RelayHealth) {
 		s.Link = r.link
 		s.Slots = len(r.leases.slots)
 		s.Relays = r.leases.owners
+		s.Paused = r.leases.paused
 		s.Buffered = r.flights.count
 		if idle || r.settle.progress.After(s.Progress) {
 			s.Progress = now

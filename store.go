@@ -58,6 +58,8 @@ type LeaseStore interface {
 	// alive, a fair share is ceil(total/n). It takes free leases up to the share and
 	// never more. It takes nothing away: Held above Share is for the owner to Release.
 	// When the record had expired, Lost is true and Held holds only what was taken anew.
+	// While the scope is paused (see [RelaySwitch]) the share of everybody is 0: records
+	// are renewed, and nothing is taken.
 	Lease(ctx context.Context, r LeaseRequest) (LeaseGrant, error)
 	// Release gives back those of the leases that are still owner's under their epochs: one
 	// that comes late takes nothing away that was taken anew since. With none named it
@@ -69,6 +71,10 @@ type LeaseStore interface {
 // that [RelayStore.Settle] is fenced by.
 const RelayScope = "relay"
 
+// RelaySwitch is the name by which [OperatorStore.SetPaused] pauses the relays of an outbox,
+// like a group; no group can have it. Relays notice when they renew their leases.
+const RelaySwitch = "@" + RelayScope
+
 // LeaseRequest asks for a share of a scope's slots 0..Total-1.
 type LeaseRequest struct {
 	Scope string
@@ -79,7 +85,8 @@ type LeaseRequest struct {
 
 // LeaseGrant is what an owner holds after a call of Lease.
 type LeaseGrant struct {
-	Held   []Lease
+	Held []Lease
+	// Share is 0 only while an operator has paused the scope.
 	Share  int
 	Owners int
 	Lost   bool

@@ -14,16 +14,18 @@ import (
 
 // notices are all that a link can make a page say.
 var notices = map[string]string{
-	"retry":     "It will be tried again. It is resolved when its group has handled it.",
-	"retry-now": "It is due now. It is resolved when its group has handled it.",
-	"discard":   "The dead letter is discarded.",
-	"release":   "The relay tries to send it again.",
-	"withdraw":  "It is withdrawn.",
-	"uncertain": "It is withdrawn, but a relay was running: it may have been sent already.",
-	"pause":     "The group is paused; it finishes what it has in hand.",
-	"resume":    "The group goes on.",
-	"resend":    "What is in the sent log with its body, and young enough, is sent again.",
-	"nothing":   "Nothing was left to do: the message has moved on.",
+	"retry":         "It will be tried again. It is resolved when its group has handled it.",
+	"retry-now":     "It is due now. It is resolved when its group has handled it.",
+	"discard":       "The dead letter is discarded.",
+	"release":       "The relay tries to send it again.",
+	"withdraw":      "It is withdrawn.",
+	"uncertain":     "It is withdrawn, but a relay was running: it may have been sent already.",
+	"pause":         "The group is paused; it finishes what it has in hand.",
+	"resume":        "The group goes on.",
+	"pause-relays":  "The relays pause within seconds; what they have sent they settle, nothing is lost.",
+	"resume-relays": "The relays go on within seconds.",
+	"resend":        "What is in the sent log with its body, and young enough, is sent again.",
+	"nothing":       "Nothing was left to do: the message has moved on.",
 }
 
 // deed is one thing that a person does.
@@ -267,6 +269,28 @@ func (x *Console) pauseDeed(r *http.Request, paused bool, what string) (*deed, e
 	d := &deed{permission: Operate, what: what, group: group, service: group, target: group, place: p, back: "./", notice: what}
 	d.do = func(ctx context.Context, by outlast.Action) (string, error) {
 		return what + "d", p.Store.Operator().SetPaused(ctx, group, paused, by)
+	}
+	return d, nil
+}
+
+func (x *Console) pauseRelays(ctx context.Context, _ *Identity, r *http.Request) (*deed, error) {
+	return x.relaysDeed(ctx, r, true, "pause")
+}
+
+func (x *Console) resumeRelays(ctx context.Context, _ *Identity, r *http.Request) (*deed, error) {
+	return x.relaysDeed(ctx, r, false, "resume")
+}
+
+// relaysDeed pauses or resumes the relays of an outbox.
+func (x *Console) relaysDeed(ctx context.Context, r *http.Request, paused bool, what string) (*deed, error) {
+	p, err := x.place(r.PostFormValue("db"))
+	if err != nil {
+		return nil, err
+	}
+	d := &deed{permission: Operate, what: what + " relays", service: x.sourceOf(ctx, p), place: p, back: "outbox", notice: what + "-relays"}
+	d.target = "relays of " + d.service
+	d.do = func(ctx context.Context, by outlast.Action) (string, error) {
+		return what + "d", p.Store.Operator().SetPaused(ctx, outlast.RelaySwitch, paused, by)
 	}
 	return d, nil
 }

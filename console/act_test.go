@@ -39,6 +39,15 @@ func TestActions(t *testing.T) {
 	f.page(f.done("pause", "db", billing, "group", group, "reason", "card service is down"), "paused")
 	f.page("", "paused by boss", "card service is down")
 	f.page(f.done("resume", "db", billing, "group", group, "reason", "it is back"), "goes on")
+	f.page(f.done("pause-relays", "db", orders, "reason", "the broker moves"), "nothing is lost", "paused by boss", "the broker moves", "Resume the relays")
+	a := f.page("", "The relays of orders are paused by boss since", "nothing is sent")
+	if strings.Contains(a.words(), "no relay is there") {
+		t.Errorf("a pause is told as a relay that is not there:\n%s", a.words())
+	}
+	f.page(f.done("resume-relays", "db", orders, "reason", "it has moved"), "go on within seconds", "Pause the relays")
+	if log := f.audit(); !strings.Contains(log, `"pause relays"`) || !strings.Contains(log, "relays of orders") {
+		t.Errorf("the pause of the relays is not in the log:\n%s", log)
+	}
 	if n := len(f.dead()); n != 0 {
 		t.Errorf("%d dead letters are left", n)
 	}
@@ -99,6 +108,7 @@ func TestS31_PermissionsFailClosed(t *testing.T) {
 		{"retry", "db", billing, "group", group, "id", m.ID}, {"discard", "db", billing, "group", group, "id", m.ID},
 		{"retry-now", "db", billing, "group", group, "id", waits.ID}, {"withdraw", "db", orders, "id", sends.ID},
 		{"release", "db", orders, "id", sends.ID}, {"pause", "db", billing, "group", group}, {"resume", "db", billing, "group", group},
+		{"pause-relays", "db", orders}, {"resume-relays", "db", orders},
 		{"resend", "db", orders, "at", "2026-01-02T15:04:00Z"},
 		{"operation-plan", "db", billing, "group", group, "type", typ, "fingerprint", print, "deed", "retry", "rate", "1"},
 		{"operation-plan", "db", billing, "group", group, "type", typ, "fingerprint", print, "deed", "discard", "rate", "1"},

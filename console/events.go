@@ -66,7 +66,7 @@ func (x *Console) stamp(r *http.Request) string {
 		for _, p := range s.Status.Dead {
 			fmt.Fprint(h, p.Group, p.Type, p.Count, ";")
 		}
-		_ = json.NewEncoder(h).Encode([]any{s.Status.Relays, s.Status.Groups})
+		_ = json.NewEncoder(h).Encode([]any{s.Status.Relays, s.Status.Groups, s.Status.RelaysPaused})
 	}
 	x.jobs.mu.Lock()
 	defer x.jobs.mu.Unlock()

@@ -20,10 +20,11 @@ type healthPlace struct {
 	*outlast.StoreStatus
 	// Old is what waited when the collector last heard of a database that does not answer,
 	// and OldAt when that was.
-	Old     *outlast.StoreStatus
-	OldAt   time.Time
-	Operate map[string]bool // groups that the person may pause and resume
-	Groups  []string        // groups that wait or have dead letters, or that hear something
+	Old           *outlast.StoreStatus
+	OldAt         time.Time
+	Operate       map[string]bool // groups that the person may pause and resume
+	OperateRelays bool
+	Groups        []string // groups that wait or have dead letters, or that hear something
 }
 
 func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*view, error) {
@@ -34,6 +35,7 @@ func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*
 		if p.Status != nil {
 			h.Service = p.Status.Source
 			h.StoreStatus = visible(p.Status, who)
+			h.OperateRelays = who.May(Operate, h.Service, "")
 			h.Groups = groupsOf(h.StoreStatus, hears[i], who)
 			for _, g := range h.Groups {
 				h.Operate[g] = who.May(Operate, g, "*") || who.May(Operate, g, "")
@@ -99,7 +101,7 @@ func visible(s *outlast.StoreStatus, who *Identity) *outlast.StoreStatus {
 		}
 	}
 	if who.May(View, s.Source, "") {
-		v.Relays, v.Unattended = s.Relays, s.Unattended
+		v.Relays, v.Unattended, v.RelaysPaused = s.Relays, s.Unattended, s.RelaysPaused
 	}
 	return v
 }
@@ -140,11 +142,15 @@ func inWords(h *healthPlace, grace time.Duration) (words []string) {
 	if name == "" {
 		name = h.Name
 	}
-	if h.Unattended.Count > 0 {
+	paused := h.RelaysPaused != nil
+	if paused {
+		words = append(words, "The relays of "+name+" are paused by "+h.RelaysPaused.Who+since(h.RelaysPaused.Since)+": nothing is sent.")
+	}
+	if h.Unattended.Count > 0 && !paused {
 		words = append(words, plural(h.Unattended.Count, "message")+" of "+name+" wait and no relay is there to send them.")
 	}
 	for _, r := range h.Pending {
-		if r.Oldest > grace {
+		if r.Oldest > grace && !paused {
 			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+" to be sent, the oldest for "+age(r.Oldest)+": does the broker take them?")
 		}
 	}

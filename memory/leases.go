@@ -47,7 +47,9 @@ func (l leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 	sc.expire(now)
 	sc.owners[r.Owner] = now.Add(r.TTL)
 	g.Owners = len(sc.owners)
-	g.Share = (r.Total + g.Owners - 1) / g.Owners
+	if _, paused := l.s.paused["@"+r.Scope]; !paused {
+		g.Share = (r.Total + g.Owners - 1) / g.Owners
+	}
 	g.Held = sc.take(r, g.Share)
 	g.Now, g.Expires = now, now.Add(r.TTL)
 	return g, nil

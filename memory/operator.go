@@ -169,7 +169,7 @@ func (x operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {
 		}
 	}
 	for _, p := range s.paused {
-		st.Groups = append(st.Groups, p)
+		st.AddPaused(p)
 	}
 	sort.Slice(st.Relays, func(i, j int) bool { return st.Relays[i].Owner < st.Relays[j].Owner })
 	sort.Slice(st.Groups, func(i, j int) bool { return st.Groups[i].Group < st.Groups[j].Group })

@@ -90,6 +90,8 @@ var (
 		"Time until the outbox is empty at the pace of the last five minutes; not there while the backlog does not shrink."}
 	relays = Instrument{"outlast.relay.alive", gauge, "{relay}", nil,
 		"Relays alive on this outbox, by their records."}
+	relaysPaused = Instrument{"outlast.relay.paused", gauge, "{outbox}", nil,
+		"1 while an operator has paused the relays of this outbox."}
 	retrying = Instrument{"outlast.retry.messages", gauge, "{message}", []string{"group", "type"},
 		"Messages that wait for a retry, or behind an earlier one of their key."}
 	retryOldest = Instrument{"outlast.retry.oldest_age", gauge, "s", []string{"group"},
@@ -130,7 +132,7 @@ func Instruments() []Instrument {
 		enqueued, outcomes, settledRows, commitToConfirm, progress, lapsed, slots, closedRoutes, linkUp, linkBlocked,
 		handled, commitToHandled, replayed, failures,
 		pending, oldestPending, neverAttempted, parked, oldestParked, drainETA, relays,
-		retrying, retryOldest, retryOverdue, dead, deadOldest, paused, sampledAt, sampleFailures,
+		relaysPaused, retrying, retryOldest, retryOverdue, dead, deadOldest, paused, sampledAt, sampleFailures,
 		booksMissing, booksUnbalanced, booksOpen, booksLag, booksFailures,
 		sent, consumed, operationDuration, processDuration,
 	}

@@ -17,8 +17,8 @@ type sampler struct {
 	t   *Telemetry
 	all []metric.Observable
 
-	pending, oldestPending, neverAttempted, parked, oldestParked, eta, relays metric.Float64ObservableGauge
-	retrying, retryOldest, overdue, dead, deadOldest, paused, at              metric.Float64ObservableGauge
+	pending, oldestPending, neverAttempted, parked, oldestParked, eta, relays  metric.Float64ObservableGauge
+	relaysPaused, retrying, retryOldest, overdue, dead, deadOldest, paused, at metric.Float64ObservableGauge
 
 	mu     sync.Mutex
 	asked  time.Time // the last question
@@ -49,10 +49,10 @@ func newSampler(t *Telemetry, b *builder) *sampler {
 		pending: b.gauge(pending), oldestPending: b.gauge(oldestPending), neverAttempted: b.gauge(neverAttempted),
 		parked: b.gauge(parked), oldestParked: b.gauge(oldestParked), eta: b.gauge(drainETA), relays: b.gauge(relays),
 		retrying: b.gauge(retrying), retryOldest: b.gauge(retryOldest), overdue: b.gauge(retryOverdue),
-		dead: b.gauge(dead), deadOldest: b.gauge(deadOldest), paused: b.gauge(paused), at: b.gauge(sampledAt),
+		dead: b.gauge(dead), deadOldest: b.gauge(deadOldest), paused: b.gauge(paused), relaysPaused: b.gauge(relaysPaused), at: b.gauge(sampledAt),
 	}
 	s.all = []metric.Observable{s.pending, s.oldestPending, s.neverAttempted, s.parked, s.oldestParked, s.eta, s.relays,
-		s.retrying, s.retryOldest, s.overdue, s.dead, s.deadOldest, s.paused, s.at}
+		s.relaysPaused, s.retrying, s.retryOldest, s.overdue, s.dead, s.deadOldest, s.paused, s.at}
 	t.sampler = s
 	return s
 }
@@ -154,6 +154,11 @@ func (s *sampler) outbox(set setGauge) {
 		set(s.oldestParked, h.Oldest.Seconds(), label("reason", string(h.Reason)))
 	}
 	set(s.relays, float64(len(st.Relays)))
+	paused := 0.0
+	if st.RelaysPaused != nil {
+		paused = 1
+	}
+	set(s.relaysPaused, paused)
 	if eta, ok := s.drainETA(); ok {
 		set(s.eta, eta.Seconds())
 	}

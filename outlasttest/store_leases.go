@@ -17,6 +17,7 @@ var leaseTests = []storeTest{
 	{name: "Lease_renewed_in_time_keeps_its_epochs", run: (*storeFixture).leaseRenewed},
 	{name: "Lease_keeps_scopes_apart", run: (*storeFixture).leaseScopes},
 	{name: "Lease_never_has_two_owners", run: (*storeFixture).leaseOneOwner},
+	{name: "Lease_gives_nothing_while_the_relays_are_paused", run: (*storeFixture).leasePaused},
 	{name: "Release_gives_back", run: (*storeFixture).leaseRelease},
 	{name: "F15_Late_release_leaves_what_was_taken_anew", run: (*storeFixture).leaseLateRelease},
 }
@@ -97,6 +98,49 @@ func (f *storeFixture) leaseBound() {
 	f.release(testScope, "a", a.Held...) // a stays alive
 	want(f, "slots of b, with all of them free", len(f.leaseIn(testScope, "b", time.Hour, 5).Held), 3)
 	want(f, "slots of a", len(f.leaseIn(testScope, "a", time.Hour, 5).Held), 2)
+}
+
+// leasePaused: relays keep their records and find out that their share is none; who
+// shares another scope, a group called like the switch among them, notices nothing.
+func (f *storeFixture) leasePaused() {
+	const scope = outlast.RelayScope
+	total := f.s.Slots()
+	a := f.leaseIn(scope, "a", time.Hour, total)
+	want(f, "slots", len(a.Held), total)
+	by := outlast.Action{Who: "ann", Reason: "the broker moves"}
+	f.must(f.s.Operator().SetPaused(f.ctx, scope, true, by)) // a group of that name
+	want(f, "share with a group paused", f.leaseIn(scope, "a", time.Hour, total).Share, total)
+	f.must(f.s.Operator().SetPaused(f.ctx, scope, false, by))
+
+	f.must(f.s.Operator().SetPaused(f.ctx, outlast.RelaySwitch, true, by))
+	st := f.status()
+	want(f, "paused groups", len(st.Groups), 0)
+	if p := st.RelaysPaused; p == nil || p.Who != "ann" || p.Reason != "the broker moves" || p.Since.IsZero() {
+		f.Fatalf("the status tells %+v of the pause", p)
+	}
+	again := f.leaseIn(scope, "a", time.Hour, total)
+	want(f, "share while paused", again.Share, 0)
+	want(f, "lost", again.Lost, false)
+	wantList(f, "leases, for their owner to give back", again.Held, a.Held)
+	f.release(scope, "a", again.Held...)
+	for _, owner := range []string{"a", "b"} {
+		g := f.leaseIn(scope, owner, time.Hour, total)
+		want(f, "slots of "+owner+" while paused", len(g.Held), 0)
+		want(f, "share of "+owner, g.Share, 0)
+	}
+	want(f, "relays alive", len(f.status().Relays), 2)
+	want(f, "share in another scope", f.leaseIn(testScope, "a", time.Hour, 4).Share, 4)
+
+	f.must(f.s.Operator().SetPaused(f.ctx, outlast.RelaySwitch, false, by))
+	if p := f.status().RelaysPaused; p != nil {
+		f.Fatalf("the status tells %+v of no pause", p)
+	}
+	b := f.leaseIn(scope, "b", time.Hour, total)
+	want(f, "share after all", b.Share, (total+1)/2)
+	want(f, "slots after all", len(b.Held), (total+1)/2)
+	if len(b.Held) > 0 && b.Held[0].Epoch <= leaseOf(a.Held, b.Held[0].Slot).Epoch {
+		f.Fatalf("epoch %d follows %d", b.Held[0].Epoch, leaseOf(a.Held, b.Held[0].Slot).Epoch)
+	}
 }
 
 func (f *storeFixture) leaseTakeover() {

@@ -19,9 +19,13 @@ type leaseView struct {
 	owners, total, free int
 	now                 time.Time
 	expires             *time.Time // nil: there is no living record
+	paused              bool
 }
 
 func (v *leaseView) share(total int) int {
+	if v.paused {
+		return 0
+	}
 	n := max(v.owners, 1)
 	return (total + n - 1) / n
 }
@@ -60,7 +64,7 @@ func (s leases) renew(ctx context.Context, r outlast.LeaseRequest) (view leaseVi
 }
 
 func (v *leaseView) scan(row pgx.Row) error {
-	return row.Scan(&v.slots, &v.epochs, &v.owners, &v.total, &v.free, &v.now, &v.expires)
+	return row.Scan(&v.slots, &v.epochs, &v.owners, &v.total, &v.free, &v.now, &v.expires, &v.paused)
 }
 
 // change joins, when the owner has no living record, and takes what is free.

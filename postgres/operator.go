@@ -129,9 +129,12 @@ func (s operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {
 		})(query("op_relays")); err != nil {
 			return err
 		}
-		st.Groups, err = collect(func(row pgx.CollectableRow, g *outlast.PausedGroup) error {
+		paused, err := collect(func(row pgx.CollectableRow, g *outlast.PausedGroup) error {
 			return row.Scan(&g.Group, &g.Since, &g.Who, &g.Reason)
 		})(query("op_paused"))
+		for _, p := range paused {
+			st.AddPaused(p)
+		}
 		return err
 	})
 	if err != nil {

@@ -39,7 +39,13 @@ func (l leases) Lease(ctx context.Context, r outlast.LeaseRequest) (outlast.Leas
 		return g, mapped(op, err)
 	}
 	g.Owners = others + 1 // this one counts, however short its TTL
-	g.Share = (r.Total + g.Owners - 1) / g.Owners
+	var paused bool
+	if err := w.tx.QueryRowContext(ctx, l.s.sql.Get("paused"), "@"+r.Scope).Scan(&paused); err != nil {
+		return g, mapped(op, err)
+	}
+	if !paused {
+		g.Share = (r.Total + g.Owners - 1) / g.Owners
+	}
 	if g.Held, err = l.take(ctx, w, r, g.Share); err != nil {
 		return g, mapped(op, err)
 	}

@@ -121,7 +121,7 @@ func (x operator) relays(ctx context.Context, st *outlast.StoreStatus) error {
 		var since int64
 		err := scan(&p.Group, &since, &p.Who, &p.Reason)
 		p.Since = time.UnixMicro(since)
-		st.Groups = append(st.Groups, p)
+		st.AddPaused(p)
 		return err
 	})
 }

@@ -197,6 +197,22 @@ func TestPauseAndResume(t *testing.T) {
 	s.fails(exitUsage, []string{"GROUP"}, "pause")
 }
 
+func TestPauseAndResumeTheRelays(t *testing.T) {
+	s := withTables(t)
+	contains(t, s.ok("pause", "--relays", "--reason", "the broker moves"), "the relays of sqlite:", "pause")
+	contains(t, s.ok("status", "--interval", "100ms"), "PAUSED: the relays, nothing is sent", "ada@", "the broker moves")
+	report := decode[statusReport](s, "status", "--interval", "100ms")
+	if len(report.Groups) != 0 || report.RelaysPaused == nil || report.RelaysPaused.Reason != "the broker moves" {
+		t.Errorf("the status tells %+v and %+v", report.Groups, report.RelaysPaused)
+	}
+	contains(t, s.ok("actions"), "the broker moves")
+	contains(t, s.ok("resume", "--relays"), "go on")
+	if report := decode[statusReport](s, "status", "--interval", "100ms"); report.RelaysPaused != nil {
+		t.Errorf("still paused: %+v", report.RelaysPaused)
+	}
+	s.fails(exitUsage, []string{"not given with --relays"}, "pause", "billing", "--relays")
+}
+
 func TestPauseRefusesAGroupThatTheDatabaseDoesNotKnow(t *testing.T) {
 	s := withTables(t)
 	s.fails(exitFailure, []string{`no group "mialer"`, "none at all", "--force"}, "pause", "mialer")

@@ -36,7 +36,7 @@ func (p *program) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show what waits in a database, how old it is, and how fast it drains",
 		Long: `Status counts what is pending, held, in retry and dead, with the age of the oldest,
-and shows the relays alive and the groups that are paused. It looks twice, a second
+and shows the relays alive, and the groups and relays that are paused. It looks twice, a second
 apart (--interval), to tell the rate: by how much the backlog shrank, with what was
 enqueued meanwhile counted against it, and how long what is pending lasts at it. Counting stops at 1,000,000 of a kind.
 
@@ -185,6 +185,9 @@ func (p *program) printStatus(r *statusReport) error {
 	p.printReceived("retry", r.Retry)
 	p.printReceived("dead", r.Dead)
 	p.printRelays(r)
+	if g := r.RelaysPaused; g != nil {
+		p.printf("\nPAUSED: the relays, nothing is sent, since %s by %s: %s\n", timeText(g.Since), printable(g.Who), printable(dash(g.Reason)))
+	}
 	for _, g := range r.Groups {
 		p.printf("\nPAUSED: group %s since %s by %s: %s\n", printable(g.Group), timeText(g.Since), printable(g.Who), printable(dash(g.Reason)))
 	}

@@ -1,8 +1,10 @@
 package journey_test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 )
 
@@ -43,4 +45,40 @@ func TestTruthQueues(t *testing.T) {
 	s.world.Run("topology", "apply", "--file", file)
 	s.shows("queues", "billing.0 billing there 0 0")
 	s.shows("topology", "No difference: 1 queue as declared.")
+}
+
+// TestTruthRelaysPaused pauses the relays on the page, restarts one meanwhile, and resumes
+// them with the command: nothing is sent in between, and everything afterwards, once.
+func TestTruthRelaysPaused(t *testing.T) {
+	s := newStage(t)
+	relay := s.relay(s.world.Broker)
+	s.group("billing", s.broker, nil)
+	s.hears(1)
+	s.publish(2, 0)
+	s.handles("billing", 2)
+	s.settled()
+	s.shows("outbox", " 256 ", "Pause the relays")
+	db := regexp.MustCompile(`name="db" value="([0-9a-f]+)"`).FindStringSubmatch(s.raw("outbox"))[1]
+	if code, text, _ := s.post("pause-relays", "db", db, "reason", "the broker moves"); code != http.StatusSeeOther {
+		t.Fatalf("paused: %d %s", code, text)
+	}
+	slots := "SELECT count(*) FROM outlast_slot WHERE scope = 'relay' AND owner IS NOT NULL"
+	s.world.Eventually("the slots are given back", func() bool { return s.world.Number(slots) == 0 })
+	waits := s.publish(5, 0)
+	relay.Kill()
+	s.relay(s.world.Broker)
+	s.world.Eventually("the next relay is there", func() bool {
+		return s.world.Number("SELECT count(*) FROM outlast_owner WHERE scope = 'relay' AND expires_at > now()") >= 1
+	})
+	s.shows("", "The relays of orders are paused by somebody on this machine since", "nothing is sent", "!no relay is there")
+	s.says("status", s.world.Run("status"), "PAUSED: the relays, nothing is sent", "the broker moves", "5 to send")
+	s.tell(waits[0], "orders: pending", "!orders: sent", "!LOST")
+	if n := s.world.Number(slots); n != 0 {
+		t.Errorf("%d slots are held while paused", n)
+	}
+	s.world.Run("resume", "--relays")
+	s.handles("billing", 7)
+	s.settled()
+	s.shows("", "Nothing needs a person", "!paused")
+	s.tell(waits[4], "orders: sent", "billing: handled", "!DOUBLED")
 }

@@ -21,7 +21,8 @@ SELECT
     count(*),
     count(*) FILTER (WHERE s.owner IS NULL OR s.owner <> $2::text AND NOT EXISTS (
         SELECT FROM {{t}}owner o WHERE o.scope = s.scope AND o.owner = s.owner AND o.expires_at > clock_timestamp())),
-    clock_timestamp(), (SELECT expires_at FROM r)
+    clock_timestamp(), (SELECT expires_at FROM r),
+    EXISTS (SELECT FROM {{t}}group g WHERE g.grp = '@' || $1::text AND g.paused)
 FROM {{t}}slot s WHERE s.scope = $1::text AND s.slot < $3::int
 
 -- name: lease_look
@@ -34,7 +35,8 @@ SELECT
     count(*),
     count(*) FILTER (WHERE s.owner IS NULL OR s.owner <> $2::text AND NOT EXISTS (
         SELECT FROM {{t}}owner o WHERE o.scope = s.scope AND o.owner = s.owner AND o.expires_at > clock_timestamp())),
-    clock_timestamp(), (SELECT o.expires_at FROM {{t}}owner o WHERE o.scope = $1::text AND o.owner = $2::text)
+    clock_timestamp(), (SELECT o.expires_at FROM {{t}}owner o WHERE o.scope = $1::text AND o.owner = $2::text),
+    EXISTS (SELECT FROM {{t}}group g WHERE g.grp = '@' || $1::text AND g.paused)
 FROM {{t}}slot s WHERE s.scope = $1::text AND s.slot < $3::int
 
 -- name: lease_serialise
