@@ -15,6 +15,17 @@ import (
 	"github.com/outlastmq/outlast"
 )
 
+// errStandby: a standby shows rows that the primary has deleted, and rows of transactions that the
+// primary does not show yet. Behind a pooler a connection outlives its server, and the next one
+// may be the old primary as a standby.
+var errStandby = errors.New("the server is a standby or read only")
+
+// ofStandby reports whether a connection must not be used again: the next one may find the primary.
+func ofStandby(err error) bool {
+	var pg *pgconn.PgError
+	return errors.Is(err, errStandby) || errors.As(err, &pg) && pg.Code == "25006"
+}
+
 // definite marks an error from before any COMMIT was sent.
 type definite struct{ error }
 
@@ -36,6 +47,10 @@ func (s *store) fail(op string, err error, committing bool) error {
 		return &outlast.Error{Op: op, Code: outlast.CodeUnknown, Err: err}
 	}
 	e := &outlast.Error{Op: op, Err: err}
+	if errors.Is(err, errStandby) {
+		e.Code, e.Hint = outlast.CodeUnavailable, "connect to the primary"
+		return e
+	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		s.classify(e, pg)

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -192,8 +191,7 @@ func (s *store) Check(ctx context.Context) error {
 		case encoding != "UTF8":
 			return &outlast.Error{Op: "check postgres", Code: outlast.CodeSchema, Err: fmt.Errorf("the encoding of the database is %q, it must be UTF8", encoding)}
 		case standby || readOnly:
-			return &outlast.Error{Op: "check postgres", Code: outlast.CodeUnavailable,
-				Err: errors.New("the server is a standby or read only"), Hint: "connect to the primary"}
+			return errStandby
 		}
 		have, err := m.version(ctx, c)
 		if err != nil {

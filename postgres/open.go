@@ -67,8 +67,8 @@ const silenceLimit = 30 * time.Second
 // connection has succeeded, unless [Lazy] is given. Connections notice a dead peer within half a minute: idle ones
 // everywhere, and on Linux also those that wait for an answer
 // (TestF81_A_statement_to_a_vanished_server_ends).
-// With several hosts in the URL, only one that accepts writes is used. Errors never
-// show the URL.
+// With several hosts in the URL, only one that accepts writes is used, and a connection whose server
+// has become read only is not used again (TestF08_APoolLeavesAStandby). Errors never show the URL.
 //
 // Beyond this machine the server must be verified: sslmode=verify-full, unless
 // [AllowPlain] is given. The files of sslrootcert, sslcert and sslkey are read for every
@@ -132,6 +132,10 @@ func (s *openSettings) complete(c *pgx.ConnConfig) {
 	c.DialFunc = dialer.DialContext
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 10 * time.Second
+	}
+	closes := c.OnPgError
+	c.OnPgError = func(conn *pgconn.PgConn, e *pgconn.PgError) bool {
+		return !ofStandby(e) && (closes == nil || closes(conn, e))
 	}
 	if len(c.Fallbacks) > 0 && c.ValidateConnect == nil {
 		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite

@@ -158,6 +158,9 @@ func (p *pick) query() error {
 		}
 		switch part {
 		case 0:
+			if row.seq != 0 {
+				return errStandby
+			}
 			p.found = n
 			if p.now, err = parseSnapshot(snap); err != nil {
 				return err

@@ -41,6 +41,9 @@ func (s relay) HeldIndex(ctx context.Context, leases []outlast.Lease) (outlast.H
 	var index outlast.HeldIndex
 	slots := leasedSlots(leases)
 	err := s.conn(ctx, "read the held", false, func(c *pgx.Conn) error {
+		if err := s.primary(ctx, c); err != nil {
+			return err
+		}
 		rows, err := c.Query(ctx, s.sql.Get("held_keys"), slots)
 		if err != nil {
 			return err
@@ -85,9 +88,13 @@ func (s relay) Held(ctx context.Context, q outlast.HeldQuery) (outlast.HeldPage,
 	rows, bytes := max(q.MaxRows, 1), int64(max(q.MaxBytes, 1))
 	err := s.conn(ctx, "read the held", false, func(c *pgx.Conn) (err error) {
 		slots := leasedSlots(q.Leases)
-		switch {
-		case q.Due:
+		if q.Due {
 			return s.due(ctx, c, &page, slots, q.After, rows, bytes)
+		}
+		if err := s.primary(ctx, c); err != nil {
+			return err
+		}
+		switch {
 		case q.Key != nil:
 			if !leased(q.Leases, q.Key.Slot) {
 				return nil
@@ -115,7 +122,11 @@ func leased(leases []outlast.Lease, slot int) bool {
 func (s relay) due(ctx context.Context, c *pgx.Conn, page *outlast.HeldPage, slots []int16, after int64, limit int, bytes int64) error {
 	var due int64
 	var next *int64
-	err := c.QueryRow(ctx, s.sql.Get("held_next"), slots, limit+1).Scan(&due, &next)
+	var standby bool
+	err := c.QueryRow(ctx, s.sql.Get("held_next"), slots, limit+1).Scan(&due, &next, &standby)
+	if err == nil && standby {
+		err = errStandby
+	}
 	if err != nil {
 		return err
 	}

@@ -192,13 +192,26 @@ func (s *store) conn(ctx context.Context, op string, commits bool, fn func(c *pg
 	_ = conn.Raw(func(dc any) error {
 		c := dc.(*stdlib.Conn).Conn()
 		failed = fn(c)
-		if c.IsClosed() || c.PgConn().TxStatus() != 'I' {
+		if c.IsClosed() || c.PgConn().TxStatus() != 'I' || ofStandby(failed) {
 			return driver.ErrBadConn // never back to the pool
 		}
 		return nil
 	})
 	if failed != nil {
 		return s.fail(op, failed, commits)
+	}
+	return nil
+}
+
+// primary returns an error unless the connection leads to the primary: nothing that a relay
+// decides on may be read from a standby.
+func (s *store) primary(ctx context.Context, c *pgx.Conn) error {
+	var standby bool
+	if err := c.QueryRow(ctx, s.sql.Get("standby")).Scan(&standby); err != nil {
+		return err
+	}
+	if standby {
+		return errStandby
 	}
 	return nil
 }

@@ -22,8 +22,11 @@ WITH r AS MATERIALIZED (
 )
 UPDATE {{t}}slot s SET low_seq = r.low FROM r WHERE s.scope = 'relay' AND s.slot = r.slot
 
+-- name: standby
+SELECT pg_is_in_recovery()
+
 -- name: pick
--- From one snapshot: the snapshot itself, what lies between late and cursor (names
+-- From one snapshot: the snapshot itself (with 1 for a seq on a standby), what lies between late and cursor (names
 -- only), and what lies above cursor, slot by slot in the order given, at most $4 of a
 -- slot and $5 in all, with bodies as long as they stay within $6 bytes together.
 -- A LATERAL with a LIMIT can only be a nested loop over the primary key, whatever
@@ -42,7 +45,7 @@ WITH w AS MATERIALIZED (
     ) f
 )
 SELECT 0 AS part, pg_current_snapshot()::text AS snapshot, (SELECT count(*) FROM found) AS n,
-    0::bigint, 0::smallint, '00000000-0000-0000-0000-000000000000'::uuid, {{norow}}
+    pg_is_in_recovery()::int::bigint, 0::smallint, '00000000-0000-0000-0000-000000000000'::uuid, {{norow}}
 UNION ALL
 (SELECT 1, '', 0, l.seq, w.slot, l.id, {{norow}}
 FROM w CROSS JOIN LATERAL (
@@ -191,7 +194,8 @@ ORDER BY o.seq
 -- name: held_next
 -- How many rows are due now (up to $2 of a slot), and the microseconds until the next one is.
 WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at)
-SELECT coalesce(sum(x.n), 0)::bigint, (extract(epoch FROM min(x.next) - (SELECT at FROM now)) * 1000000)::bigint
+SELECT coalesce(sum(x.n), 0)::bigint, (extract(epoch FROM min(x.next) - (SELECT at FROM now)) * 1000000)::bigint,
+    pg_is_in_recovery()
 FROM unnest($1::smallint[]) AS w(slot) CROSS JOIN LATERAL (
     SELECT (SELECT count(*) FROM (
             SELECT FROM {{t}}held h
