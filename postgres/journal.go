@@ -110,7 +110,7 @@ func (s journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 		}
 		r := factReader{page: &page, limit: limit, batch: &pgx.Batch{}}
 		page.Tracked = missing == nil
-		r.batch.Queue(s.sql.Get("facts_begin")).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &r.source) })
+		r.batch.Queue(s.sql.Get("facts_begin")).QueryRow(func(row pgx.Row) error { return row.Scan(nil, nil, &r.source) })
 		read := func(name string, scan func(rows pgx.Rows) error, args ...any) {
 			r.batch.Queue(s.sql.Get(name), args...).Query(func(rows pgx.Rows) error { return r.read(name, rows, scan) })
 		}

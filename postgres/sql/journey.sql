@@ -148,7 +148,7 @@ ORDER BY 3, 1
 
 -- name: facts_begin
 -- A person's question must not hold back the work: see op_timeout.
-SELECT set_config('statement_timeout', '30s', true), coalesce((SELECT value FROM {{t}}meta WHERE key = 'source'), '')
+SELECT set_config('statement_timeout', '30s', true), set_config('jit', 'off', true), coalesce((SELECT value FROM {{t}}meta WHERE key = 'source'), '')
 
 -- name: keep_default
 DELETE FROM {{t}}sent_default WHERE ctid = ANY(ARRAY(
