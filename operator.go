@@ -200,4 +200,9 @@ type DeadOperator interface {
 	Replay(ctx context.Context, f Filter, by Action) (int, error)
 	// Discard deletes dead letters for good; the inbox remembers them as dead.
 	Discard(ctx context.Context, f Filter, by Action) (int, error)
+	// Edit puts a new message into the place of a dead letter, in one transaction: the
+	// dead letter is discarded, and edited waits for its group alone, due at once, ordered
+	// as the dead letter was. Nothing of it passes the broker. CodeNotFound: there is no
+	// such dead letter; CodeConflict: the group knows edited's source and id already.
+	Edit(ctx context.Context, group, id string, edited *Message, by Action) error
 }

@@ -15,6 +15,9 @@ const (
 	ViewBody Permission = "view_body"
 	// Retry: try messages again that wait or are dead.
 	Retry Permission = "retry"
+	// Edit: put a new message with another body into the place of a dead letter; only
+	// where Config.AllowEdit is set.
+	Edit Permission = "edit"
 	// Discard: throw away dead letters, and withdraw messages of an outbox.
 	Discard Permission = "discard"
 	// Operate: pause and resume groups, release held messages, stop operations.
@@ -24,7 +27,7 @@ const (
 )
 
 // Permissions are all that there are.
-var Permissions = []Permission{View, ViewBody, Retry, Discard, Operate, Audit}
+var Permissions = []Permission{View, ViewBody, Retry, Edit, Discard, Operate, Audit}
 
 // Grant gives permissions within services and types of messages. A pattern is a whole
 // name, "*" for all, or "order.*" for all that begin with "order.". On the sender's side

@@ -25,6 +25,7 @@ var notices = map[string]string{
 	"pause-relays":  "The relays pause within seconds; what they have sent they settle, nothing is lost.",
 	"resume-relays": "The relays go on within seconds.",
 	"resend":        "What is in the sent log with its body, and young enough, is sent again.",
+	"edit":          "The new message waits for its group alone; the dead letter is discarded.",
 	"nothing":       "Nothing was left to do: the message has moved on.",
 }
 
@@ -318,6 +319,14 @@ func (x *Console) body(w http.ResponseWriter, r *http.Request) {
 	}
 	if item.Envelope.Type != d.typ { // another message took the place of the one that was asked for
 		x.fail(w, r, denied(ViewBody))
+		return
+	}
+	if r.PostFormValue("edit") != "" && x.c.AllowEdit && item.Where == "dead" && who.May(Edit, d.service, d.typ) {
+		e := editData{spot: spot{Item: *item, Place: d.place}, Text: string(item.Body)}
+		if e.Problem = editProblem("{}", item); item.Body != nil && item.BodySize <= mostEdited {
+			e.Problem = ""
+		}
+		x.render(w, r, http.StatusOK, &view{Title: "Edit as a new message", Template: "edit", Data: e})
 		return
 	}
 	if r.PostFormValue("raw") == "" {

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"embed"
@@ -46,6 +47,9 @@ type Config struct {
 	// of each service. Of a group that is not in it only the name is known, from its
 	// database: whether it has queues is then shown, and nothing is compared.
 	Declared outlast.Topology
+	// AllowEdit lets people with the permission to edit put a new message with another body
+	// into the place of a dead letter. Default: nobody may.
+	AllowEdit bool
 	// Grace is how long what should happen may take before pages call it late. Default: five
 	// minutes.
 	Grace time.Duration
@@ -152,6 +156,7 @@ func New(c Config) (*Console, error) {
 		mux.Handle(pattern, x.act(act))
 	}
 	mux.Handle("POST /body", x.bounded(x.body))
+	mux.Handle("POST /edit", x.bounded(x.edit))
 	x.handler = http.NewCrossOriginProtection().Handler(x.guard(mux))
 	return x, nil
 }
@@ -200,7 +205,11 @@ func (x *Console) guard(next http.Handler) http.Handler {
 			http.Error(w, "you may look at nothing here", http.StatusForbidden)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		most := int64(maxForm)
+		if r.URL.Path == "/edit" && x.c.AllowEdit {
+			most = maxEditForm
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, who)))
 	})
 }
@@ -254,7 +263,7 @@ func (x *Console) page(f pageFunc) http.Handler {
 			x.fail(w, r, err)
 			return
 		}
-		v.Frame = frame{Active: strings.TrimPrefix(r.URL.Path, "/"), Notice: notices[r.URL.Query().Get("notice")]}
+		v.Frame = frame{Active: cmp.Or(strings.TrimPrefix(r.URL.Path, "/"), "health"), Notice: notices[r.URL.Query().Get("notice")]}
 		x.render(w, r, http.StatusOK, v)
 	})
 }

@@ -78,6 +78,7 @@ type spot struct {
 	Place *place
 	May   map[string]bool
 	Body  *shownBody
+	Edits bool // people may edit here, with the permission to
 }
 
 func (x *Console) message(ctx context.Context, who *Identity, r *http.Request) (*view, error) {
@@ -140,6 +141,7 @@ func (x *Console) spots(ctx context.Context, who *Identity, id string) (all []sp
 			if s.Group == "" { // the outbox's owner, which its rows do not name
 				s.May = mayOf(who, x.sourceOf(ctx, x.places[i]), s.Envelope.Type)
 			}
+			s.Edits = x.c.AllowEdit
 			if s.May[string(View)] {
 				all = append(all, s)
 			}

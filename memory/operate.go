@@ -309,3 +309,30 @@ func (x deadOperator) Discard(ctx context.Context, f outlast.Filter, by outlast.
 	x.s.record(by, "dead discard", target(f), len(rows))
 	return len(rows), nil
 }
+
+func (x deadOperator) Edit(ctx context.Context, group, id string, edited *outlast.Message, by outlast.Action) error {
+	const op = "dead edit"
+	s := x.s
+	if err := s.enter(ctx, op, RoleOperator); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rows := x.rows(&outlast.Filter{Group: group, IDs: []string{id}, Limit: 1})
+	if len(rows) == 0 {
+		return &outlast.Error{Op: op, Code: outlast.CodeNotFound}
+	}
+	d, now := rows[0], time.Now()
+	w := &waiting{next: now, last: now, Waiting: outlast.Waiting{
+		Group: group, Message: clone(edited), Ordered: d.Ordered, Reason: "edited", FirstAt: now, Seq: s.nextSeq(),
+	}}
+	if s.marks[w.key()] != nil {
+		return &outlast.Error{Op: op, Code: outlast.CodeConflict, Err: fmt.Errorf("group %q knows %s already", group, edited.ID)}
+	}
+	s.marks[w.key()] = &mark{state: outlast.SeenWaiting, enqueuedAt: now, handledAt: now}
+	s.retries.insert(w)
+	s.note(outlast.FactDiscarded, group, d.Message, 0, by.Who, edited.ID+": "+by.Reason)
+	s.dead.remove(d.seq)
+	s.record(by, op, id+" as "+edited.ID, 1)
+	return nil
+}

@@ -14,6 +14,7 @@ var deadTests = []storeTest{
 	{name: "Dead_Replay_is_bounded_by_the_limit", run: (*storeFixture).replayLimit},
 	{name: "F74_Dead_Replay_twice_runs_once", run: (*storeFixture).replayTwice},
 	{name: "Dead_Discard_is_remembered", run: (*storeFixture).discard},
+	{name: "Dead_Edit_puts_a_new_message_into_its_place", run: (*storeFixture).edit},
 }
 
 func (f *storeFixture) deadLetters(filter outlast.Filter) []outlast.Item {
@@ -161,4 +162,45 @@ func (f *storeFixture) discard() {
 	n, err = f.s.Operator().Dead().Replay(f.ctx, outlast.Filter{IDs: []string{m.ID}}, by)
 	f.must(err)
 	want(f, "replayed after it was discarded", n, 0)
+}
+
+func (f *storeFixture) edit() {
+	old, edited := full(), full()
+	old.Source = "orders"
+	f.bury(old)
+	edited.ID, edited.Source, edited.Body = outlast.NewID(), "operator", []byte(`{"fixed":true}`)
+	edited.CausationID, edited.CorrelationID = old.ID, old.CorrelationID
+	dead := f.s.Operator().Dead()
+	by := outlast.Action{Who: "ann", Reason: "a wrong address"}
+	f.wantCode(dead.Edit(f.ctx, "shipping", old.ID, edited, by), outlast.CodeNotFound)
+	known := received("")
+	known.Source = edited.Source
+	f.handle(known)
+	taken := *edited
+	taken.ID = known.ID
+	f.wantCode(dead.Edit(f.ctx, group, old.ID, &taken, by), outlast.CodeConflict)
+	want(f, "dead letters after a conflict", len(f.deadLetters(outlast.Filter{})), 1)
+
+	f.must(dead.Edit(f.ctx, group, old.ID, edited, by))
+	want(f, "dead letters", len(f.deadLetters(outlast.Filter{})), 0)
+	f.wantCode(dead.Edit(f.ctx, group, old.ID, edited, by), outlast.CodeNotFound)
+	f.wantSeen(old, outlast.SeenDead)
+	f.wantFacts(of(old), "dead/"+group, "discarded/"+group, "failed/"+group)
+	actions, err := f.s.Operator().Actions(f.ctx, outlast.ActionQuery{Limit: 1})
+	f.must(err)
+	want(f, "what was done", actions[0].What, "dead edit")
+	want(f, "target", actions[0].Target, old.ID+" as "+edited.ID)
+	want(f, "reason", actions[0].Reason, "a wrong address")
+	tx, _, err := f.s.Inbox().BeginRetry(f.ctx, group, []string{edited.Type})
+	f.must(err)
+	if tx == nil {
+		f.Fatal("the new message is not due")
+	}
+	w := tx.Waiting()
+	wantMessage(f, w.Message, edited)
+	want(f, "its source", w.Message.Source, "operator")
+	want(f, "its cause", w.Message.CausationID, old.ID)
+	want(f, "its reason", w.Reason, "edited")
+	f.must(tx.Done(f.ctx))
+	f.must(tx.Commit(f.ctx))
 }

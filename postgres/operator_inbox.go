@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -150,4 +151,43 @@ func (s deadOperator) Discard(ctx context.Context, f outlast.Filter, by outlast.
 		}
 		return len(msgs), err
 	})
+}
+
+func (s deadOperator) Edit(ctx context.Context, group, id string, edited *outlast.Message, by outlast.Action) error {
+	const op = "dead edit"
+	envelope, err := encodeMessage(edited)
+	if err != nil {
+		return err
+	}
+	t := s.conf.names()["t"]
+	_, err = s.act(ctx, op, id+" as "+edited.ID, by, func(tx pgx.Tx) (int, error) {
+		var old factOf
+		var ordered bool
+		err := tx.QueryRow(ctx, fmt.Sprintf(`DELETE FROM %[1]sdead WHERE seq = (
+			SELECT seq FROM %[1]sdead WHERE grp = $1::text AND id = $2::text ORDER BY seq LIMIT 1 FOR UPDATE) RETURNING grp, source, id, ordered`, t),
+			group, id).Scan(&old.group, &old.source, &old.id, &ordered)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return 0, &outlast.Error{Op: op, Code: outlast.CodeNotFound}
+		}
+		if err != nil {
+			return 0, err
+		}
+		tag, err := tx.Exec(ctx, fmt.Sprintf(`INSERT INTO %[1]sinbox (grp, source, id, state, hash, enqueued_at)
+			VALUES ($1::text, $2::text, $3::text, 'retry', 0, clock_timestamp()) ON CONFLICT (grp, source, id) DO NOTHING`, t), group, edited.Source, edited.ID)
+		if err != nil {
+			return 0, err
+		}
+		if tag.RowsAffected() == 0 {
+			return 0, &outlast.Error{Op: op, Code: outlast.CodeConflict, Err: fmt.Errorf("group %q knows %s already", group, edited.ID)}
+		}
+		_, err = tx.Exec(ctx, fmt.Sprintf(`INSERT INTO %[1]sretry (grp, source, id, ordering_key, ordered, type, envelope, body, hash, reason, attempts, replays, next_at, first_at)
+			VALUES ($1::text, $2::text, $3::text, nullif($4::text, ''), $5::boolean AND $4::text <> '', $6::text, $7::text::jsonb, $8::bytea, 0, 'edited', 0, 0, clock_timestamp(), clock_timestamp())`, t),
+			group, edited.Source, edited.ID, edited.Key, ordered, edited.Type, envelope, bytesOf(edited.Body))
+		if err != nil {
+			return 0, err
+		}
+		by.Reason = edited.ID + ": " + by.Reason
+		return 1, s.addActed(ctx, tx, outlast.FactDiscarded, []factOf{old}, by)
+	})
+	return err
 }

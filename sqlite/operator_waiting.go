@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"fmt"
 
 	"github.com/outlastmq/outlast"
 )
@@ -147,4 +148,37 @@ func (x waitingOperator) Discard(ctx context.Context, f outlast.Filter, by outla
 		}
 		return true, w.exec(ctx, x.s.sql.Get("dead_delete"), item.Seq)
 	})
+}
+
+func (x waitingOperator) Edit(ctx context.Context, group, id string, edited *outlast.Message, by outlast.Action) error {
+	const op = "dead edit"
+	_, err := x.s.act(ctx, op, id+" as "+edited.ID, by, func(w *writeTx) (int, error) {
+		items, err := x.rows(ctx, w.tx, outlast.Filter{Group: group, IDs: []string{id}, Limit: 1})
+		if err != nil {
+			return 0, err
+		}
+		if len(items) == 0 {
+			return 0, notFound(op)
+		}
+		n, err := w.count(ctx, x.s.sql.Get("edit_mark"), group, edited.Source, edited.ID)
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			return 0, &outlast.Error{Op: op, Code: outlast.CodeConflict, Err: fmt.Errorf("group %q knows %s already", group, edited.ID)}
+		}
+		envelope, err := json.Marshal(edited.Envelope)
+		if err != nil {
+			return 0, &outlast.Error{Op: op, Code: outlast.CodeInvalid, Err: err}
+		}
+		if err := w.exec(ctx, x.s.sql.Get("edit"), items[0].Seq, edited.Source, edited.ID, text(edited.Key), edited.Type, string(envelope), []byte(edited.Body)); err != nil {
+			return 0, err
+		}
+		by.Reason = edited.ID + ": " + by.Reason
+		if err := w.addFact(ctx, acted(outlast.FactDiscarded, &items[0], by)); err != nil {
+			return 0, err
+		}
+		return 1, w.exec(ctx, x.s.sql.Get("dead_delete"), items[0].Seq)
+	})
+	return err
 }

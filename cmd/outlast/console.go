@@ -32,6 +32,7 @@ type consoleFlags struct {
 	memory string
 	// topology is a file of what the broker should have; only with a broker.
 	topology string
+	edit     bool
 	grace    time.Duration
 }
 
@@ -55,7 +56,7 @@ or, with a provider of OpenID Connect, by a claim (default "sub") and by "groups
   {"oidc": {"issuer": "https://login.example", "client_id": "outlast", "client_secret": "env:OIDC_SECRET",
      "redirect": "https://console.example/callback", "claim": "email", "groups": {"ops": {"grants": [...]}}}}
 outlast console password makes the hash. Permissions: view, view_body, retry, discard,
-operate, audit. What is not granted is refused.
+edit, operate, audit. What is not granted is refused.
 
 Without --audit there are no actions, and nobody sees a body. With it, every action and
 every look at a body is written to that file before it is done, each line with the hash
@@ -80,6 +81,7 @@ does, goes on when it starts again. One console at a time has these files.`,
 	fl.StringVar(&f.cert, "cert", "", "PEM file of the TLS certificate")
 	fl.StringVar(&f.key, "key", "", "PEM file of its key")
 	fl.DurationVar(&f.grace, "grace", 5*time.Minute, "how long what should happen may take before pages call it late")
+	fl.BoolVar(&f.edit, "allow-edit", false, "let people with the permission edit put a new message with another body into the place of a dead letter")
 	fl.StringVar(&f.topology, "topology", "", "JSON file of what the broker should have, as outlast topology show --json prints it; needs a broker")
 	fl.StringVar(&f.memory, "collector", "", "a collector's database, to show what it remembers of a database that does not answer; a URL or env:NAME")
 	cmd.AddCommand(p.consolePasswordCommand(), p.consoleVerifyCommand())
@@ -192,7 +194,7 @@ func (p *program) serveConsole(ctx context.Context, f *consoleFlags) error {
 	if (f.cert == "") != (f.key == "") {
 		return usage("console", "--cert and --key", "both or none", "one", "")
 	}
-	c := console.Config{Loopback: f.access == "", Redact: p.secrets.hide, Patience: min(p.timeout, 10*time.Second), Grace: f.grace}
+	c := console.Config{Loopback: f.access == "", Redact: p.secrets.hide, Patience: min(p.timeout, 10*time.Second), Grace: f.grace, AllowEdit: f.edit}
 	var err error
 	if f.access != "" {
 		if c.Authenticate, err = readAccess(ctx, f.access, p.getenv); err != nil {

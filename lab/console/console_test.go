@@ -78,7 +78,7 @@ func newScene(t *testing.T) *scene {
 	places := []journey.Place{{Name: "postgres://app@db.example/orders", Store: orders}, {Name: "postgres://app@db.example/billing", Store: s.billing}, {Name: "sqlite:stock.db", Store: stock}}
 	audit, err := console.OpenAudit(filepath.Join(t.TempDir(), "audit.jsonl"))
 	must(t, err)
-	c, err := console.New(console.Config{Loopback: true, Audit: audit, Broker: broker(t), Declared: declared, Collector: collected(t, places), Places: places})
+	c, err := console.New(console.Config{Loopback: true, Audit: audit, AllowEdit: true, Broker: broker(t), Declared: declared, Collector: collected(t, places), Places: places})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	runs := make(chan error, 1)
@@ -243,10 +243,20 @@ func (s *scene) axe() (found []string) {
 	return found
 }
 
-// OUTLAST_TEST_SCREENSHOTS names a folder to keep pictures of pages in.
+// picture keeps a picture of the page in the folder that OUTLAST_TEST_SCREENSHOTS names.
+func (s *scene) picture(name string) {
+	s.Helper()
+	folder := os.Getenv("OUTLAST_TEST_SCREENSHOTS")
+	if folder == "" {
+		return
+	}
+	var picture []byte
+	s.run(chromedp.FullScreenshot(&picture, 100))
+	must(s.T, os.WriteFile(filepath.Join(folder, name+".png"), picture, 0o644))
+}
+
 func TestPagesInABrowser(t *testing.T) {
 	s := newScene(t)
-	folder := os.Getenv("OUTLAST_TEST_SCREENSHOTS")
 	for _, look := range []struct {
 		name, scheme  string
 		width, height int64
@@ -266,11 +276,7 @@ func TestPagesInABrowser(t *testing.T) {
 			if headings != 1 {
 				t.Errorf("%s has %d headings", name, headings)
 			}
-			if folder != "" {
-				var picture []byte
-				s.run(chromedp.FullScreenshot(&picture, 100))
-				must(t, os.WriteFile(filepath.Join(folder, name+"-"+look.name+".png"), picture, 0o644))
-			}
+			s.picture(name + "-" + look.name)
 		}
 	}
 	s.quiet()
@@ -296,5 +302,34 @@ func TestLiveUpdates(t *testing.T) {
 	must(t, s.billing.Operator().SetPaused(t.Context(), "billing", true, outlast.Action{Who: "ada", Reason: "card service is down"}))
 	s.until(`document.querySelector('main').textContent.includes('card service is down')`)
 	s.until(`window.same === true`)
+	s.quiet()
+}
+
+// A person edits a dead letter: what is not JSON comes back with what is wrong, in a form
+// that axe has nothing against either, and then a new message waits.
+func TestAPersonEditsADeadLetter(t *testing.T) {
+	s := newScene(t)
+	open := `[...document.querySelectorAll('.acts details')].find(d => d.textContent.includes('Edit as a new')).open = true`
+	s.run(chromedp.Navigate(s.url+"message?id="+s.dead), chromedp.WaitVisible(".acts", chromedp.ByQuery), chromedp.Evaluate(open, nil),
+		chromedp.SendKeys(`form:has(input[name="edit"]) input[name="reason"]`, "complaint 12\r", chromedp.ByQuery),
+		chromedp.WaitVisible("textarea", chromedp.ByQuery))
+	fine := func(name string) {
+		for _, v := range s.axe() {
+			t.Errorf("the %s: %s", name, v)
+		}
+		s.picture("edit-" + name)
+	}
+	fine("form")
+	s.run(chromedp.SetValue("textarea", "{,", chromedp.ByQuery),
+		chromedp.SendKeys(`main input[name="reason"]`, "mistyped\r", chromedp.ByQuery), chromedp.WaitVisible("#problem", chromedp.ByQuery))
+	fine("problem")
+	s.mu.Lock()
+	s.problems = nil // the browser tells of the answer 400
+	s.mu.Unlock()
+	s.run(chromedp.SetValue("textarea", `{"order_id":"o-7","total_cents":4300}`, chromedp.ByQuery),
+		chromedp.Click("main form button", chromedp.ByQuery), chromedp.WaitVisible(".notice", chromedp.ByQuery))
+	if text := s.text(); !strings.Contains(text, "waits for its group alone") || !strings.Contains(text, "waiting") {
+		t.Errorf("after the edit:\n%s", text)
+	}
 	s.quiet()
 }

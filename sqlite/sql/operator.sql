@@ -107,5 +107,14 @@ ON CONFLICT (grp, source, id) DO NOTHING;
 UPDATE {{p}}inbox SET state = 'retry', at = {{now}}
 WHERE (grp, source, id, hash) = (SELECT d.grp, d.source, d.id, d.hash FROM {{p}}dead d WHERE d.seq = ?);
 
+-- name: edit_mark
+INSERT INTO {{p}}inbox (grp, source, id, state, hash, enqueued_at) VALUES (?1, ?2, ?3, 'retry', 0, {{now}})
+ON CONFLICT (grp, source, id) DO NOTHING;
+
+-- name: edit
+INSERT INTO {{p}}retry (grp, source, id, ordering_key, ordered, type, envelope, body, hash, reason, next_at)
+SELECT grp, ?2, ?3, ?4, ordered AND ?4 IS NOT NULL, ?5, ?6, ?7, 0, 'edited', {{now}}
+FROM {{p}}dead WHERE seq = ?1;
+
 -- name: dead_delete
 DELETE FROM {{p}}dead WHERE seq = ?;
