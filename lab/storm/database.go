@@ -136,11 +136,12 @@ func (s *stage) databaseKinds() []fault.Kind {
 			}
 			return fault.Fault{Name: fmt.Sprintf("clock of the databases %+.0f s", jump.Seconds()), Hits: []string{"clock of the databases"}, On: set(jump), Off: set(0)}
 		}},
-		bouncer("kill", 1, func(_ context.Context, b *servers.Bouncer) error { return b.Kill() }, func(ctx context.Context, b *servers.Bouncer) error {
-			if b.Running() {
-				return nil
-			}
-			return b.Start(ctx)
+		bouncer("kill", 1, func(_ context.Context, b *servers.Bouncer) error {
+			s.away.Store(b, true)
+			return b.Kill()
+		}, func(ctx context.Context, b *servers.Bouncer) error {
+			s.away.Delete(b)
+			return startBouncer(ctx, b)
 		}),
 		bouncer("freeze", 1, func(_ context.Context, b *servers.Bouncer) error { return b.Pause() }, func(_ context.Context, b *servers.Bouncer) error { return b.Continue() }),
 		{Name: "fill the disk", Weight: 2, Shortest: time.Second, Longest: 10 * time.Second, Lacks: lacksDisk, Draw: func(r *rand.Rand) fault.Fault {
@@ -187,4 +188,25 @@ func (s *stage) migrate() fault.Step {
 		return nil
 	}
 	return fault.Step{At: s.config.Length / 2, For: time.Second, Fault: fault.Fault{Name: "migrate the tables", Hits: []string{"tables"}, On: up, Off: up}}
+}
+
+// startBouncers starts those that have ended by themselves, as any supervisor would: PgBouncer 1.18
+// does, when a client disconnects in a bad moment.
+func (s *stage) startBouncers(ctx context.Context) error {
+	for _, b := range s.bouncers {
+		if _, away := s.away.Load(b); away {
+			continue
+		}
+		if err := startBouncer(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func startBouncer(ctx context.Context, b *servers.Bouncer) error {
+	if b.Running() {
+		return nil
+	}
+	return b.Start(ctx)
 }

@@ -119,6 +119,7 @@ func (s *storm) watch(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		_ = s.stage.startBouncers(ctx) // tried again in 5 seconds
 		for _, name := range s.stage.names {
 			m := s.stage.cast[name]
 			if m.died() {
@@ -158,7 +159,7 @@ func (s *storm) heal(ctx context.Context) error {
 		}
 	}
 	for {
-		err := s.stage.applyTopology(ctx)
+		err := errors.Join(s.stage.startBouncers(ctx), s.stage.applyTopology(ctx))
 		if err == nil {
 			return s.stage.replaceLeaderless(ctx)
 		}

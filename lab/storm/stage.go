@@ -31,6 +31,7 @@ type stage struct {
 	rabbit   *servers.RabbitCluster
 	// bouncers are in front of each server of the pair; none where PgBouncer is missing.
 	bouncers []*servers.Bouncer
+	away     sync.Map // those that a fault has killed
 	// databases are the services' own, by name, reached directly.
 	databases map[string]*sql.DB
 	addresses map[string]string
