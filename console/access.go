@@ -48,6 +48,9 @@ func All() []Grant {
 type Identity struct {
 	Name   string
 	Grants []Grant
+	// LogOut is where a form of the console is posted to end the session, as a path below
+	// the console; the authenticator answers it. Empty: there is nothing to end.
+	LogOut string
 }
 
 // May reports whether the identity has a permission for a type of a service. A service

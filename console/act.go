@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ var notices = map[string]string{
 	"resume-relays": "The relays go on within seconds.",
 	"resend":        "What is in the sent log with its body, and young enough, is sent again.",
 	"edit":          "The new message waits for its group alone; the dead letter is discarded.",
+	"sign-off":      "The minute is signed off.",
+	"signed":        "Nothing was left to do: the minute is balanced, or signed off already.",
 	"nothing":       "Nothing was left to do: the message has moved on.",
 }
 
@@ -289,7 +292,7 @@ func (x *Console) relaysDeed(ctx context.Context, r *http.Request, paused bool, 
 		return nil, err
 	}
 	d := &deed{permission: Operate, what: what + " relays", service: x.sourceOf(ctx, p), place: p, back: "outbox", notice: what + "-relays"}
-	d.target = "relays of " + d.service
+	d.target = "relays of " + cmp.Or(d.service, p.Name)
 	d.do = func(ctx context.Context, by outlast.Action) (string, error) {
 		return what + "d", p.Store.Operator().SetPaused(ctx, outlast.RelaySwitch, paused, by)
 	}

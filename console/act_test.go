@@ -109,7 +109,7 @@ func TestS31_PermissionsFailClosed(t *testing.T) {
 		{"retry-now", "db", billing, "group", group, "id", waits.ID}, {"withdraw", "db", orders, "id", sends.ID},
 		{"release", "db", orders, "id", sends.ID}, {"pause", "db", billing, "group", group}, {"resume", "db", billing, "group", group},
 		{"pause-relays", "db", orders}, {"resume-relays", "db", orders},
-		{"resend", "db", orders, "at", "2026-01-02T15:04:00Z"},
+		{"resend", "db", orders, "at", "2026-01-02T15:04:00Z"}, {"sign-off", "db", orders, "at", "2026-01-02T15:04:00Z"},
 		{"operation-plan", "db", billing, "group", group, "type", typ, "fingerprint", print, "deed", "retry", "rate", "1"},
 		{"operation-plan", "db", billing, "group", group, "type", typ, "fingerprint", print, "deed", "discard", "rate", "1"},
 		{"body", "db", billing, "group", group, "id", m.ID, "where", "dead"},

@@ -149,7 +149,7 @@ func New(c Config) (*Console, error) {
 	}
 	for pattern, act := range map[string]actFunc{
 		"POST /retry": x.retry, "POST /retry-now": x.retryNow, "POST /discard": x.discard, "POST /release": x.release, "POST /withdraw": x.withdraw,
-		"POST /pause": x.pause, "POST /resume": x.resume, "POST /resend": x.resend,
+		"POST /pause": x.pause, "POST /resume": x.resume, "POST /resend": x.resend, "POST /sign-off": x.signOff,
 		"POST /pause-relays": x.pauseRelays, "POST /resume-relays": x.resumeRelays,
 		"POST /operation-plan": x.plan, "POST /operation-start": x.start, "POST /operation-stop": x.stop,
 	} {
@@ -239,6 +239,8 @@ type view struct {
 	Title    string
 	Template string
 	Data     any
+	// JSON is what a program gets of it; nil: this page is for people alone.
+	JSON any
 	// Frame is filled by render.
 	Frame frame
 }
@@ -261,6 +263,10 @@ func (x *Console) page(f pageFunc) http.Handler {
 		v, err := f(r.Context(), whoOf(r), r)
 		if err != nil {
 			x.fail(w, r, err)
+			return
+		}
+		if forProgram(r) {
+			x.renderJSON(w, r, http.StatusOK, v.JSON)
 			return
 		}
 		v.Frame = frame{Active: cmp.Or(strings.TrimPrefix(r.URL.Path, "/"), "health"), Notice: notices[r.URL.Query().Get("notice")]}
@@ -299,6 +305,10 @@ func (x *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if status >= 500 {
 		x.c.Log.Warn("answer a request of the console", "path", r.URL.Path, "error", x.c.Redact(err.Error()))
+	}
+	if forProgram(r) {
+		x.renderJSON(w, r, status, map[string]string{"error": x.c.Redact(err.Error()), "code": string(outlast.CodeOf(err))})
+		return
 	}
 	x.render(w, r, status, &view{Title: http.StatusText(status), Template: "error", Data: x.c.Redact(err.Error())})
 }

@@ -70,7 +70,15 @@ type minuteData struct {
 	Lines   []bookLine
 	Hidden  int
 	Missing int
-	Resend  bool
+	// State of the minute, with who signed it off and why; nil when nobody looked at it.
+	State *outlast.BookMinute
+	// Act: the person may send again what is missing, and sign off.
+	Act bool
+}
+
+// Open: the minute can still be signed off.
+func (d minuteData) Open() bool {
+	return d.State != nil && (d.State.State == outlast.MinuteUnbalanced || d.State.State == outlast.MinuteOpen)
 }
 
 type bookLine struct {
@@ -104,23 +112,55 @@ func (x *Console) minute(ctx context.Context, who *Identity, r *http.Request) (*
 		d.Missing += len(l.Missing)
 		d.Lines = append(d.Lines, bookLine{l, l.Missing[:min(len(l.Missing), mostShown)]})
 	}
-	d.Resend = who.May(Audit, d.Service, "")
+	state, err := p.Store.Books().Minutes(ctx, outlast.MinuteQuery{Before: minute.Add(time.Minute), Limit: 1})
+	if err != nil {
+		return nil, err
+	}
+	if len(state) > 0 && state[0].Minute.Equal(minute) {
+		d.State = &state[0]
+	}
+	d.Act = who.May(Audit, d.Service, "")
 	return &view{Title: "Minute " + minute.Format("2006-01-02 15:04"), Template: "minute", Data: d}, nil
+}
+
+// minuteDeed is something done about the minute that a form names.
+func (x *Console) minuteDeed(ctx context.Context, r *http.Request, what, notice string) (*deed, time.Time, error) {
+	p, err := x.place(r.PostFormValue("db"))
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	minute, err := minuteOf(r.PostFormValue("at"))
+	if err != nil {
+		return nil, minute, err
+	}
+	at := minute.Format(time.RFC3339)
+	return &deed{permission: Audit, what: what, place: p, service: x.sourceOf(ctx, p), target: at, notice: notice,
+		back: "minute?db=" + url.QueryEscape(p.Key) + "&at=" + url.QueryEscape(at)}, minute, nil
+}
+
+// signOff takes a minute as it is.
+func (x *Console) signOff(ctx context.Context, _ *Identity, r *http.Request) (*deed, error) {
+	d, minute, err := x.minuteDeed(ctx, r, "sign off", "sign-off")
+	if err != nil {
+		return nil, err
+	}
+	d.do = func(ctx context.Context, by outlast.Action) (string, error) {
+		n, err := d.place.Store.Books().SignOff(ctx, []time.Time{minute}, by)
+		if n == 0 && err == nil {
+			d.notice = "signed"
+		}
+		return plural(n, "minute") + " signed off", err
+	}
+	return d, nil
 }
 
 // resend sends what is missing of a minute once more.
 func (x *Console) resend(ctx context.Context, _ *Identity, r *http.Request) (*deed, error) {
-	p, err := x.place(r.PostFormValue("db"))
+	d, minute, err := x.minuteDeed(ctx, r, "resend missing", "resend")
 	if err != nil {
 		return nil, err
 	}
-	minute, err := minuteOf(r.PostFormValue("at"))
-	if err != nil {
-		return nil, err
-	}
-	at := minute.Format(time.RFC3339)
-	d := &deed{permission: Audit, what: "resend missing", place: p, service: x.sourceOf(ctx, p), target: at, notice: "resend",
-		back: "minute?db=" + url.QueryEscape(p.Key) + "&at=" + url.QueryEscape(at)}
+	p := d.place
 	d.do = func(ctx context.Context, by outlast.Action) (string, error) {
 		ids, err := (&journey.Books{Store: p.Store}).Missing(ctx, minute)
 		if err != nil || len(ids) == 0 {

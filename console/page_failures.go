@@ -53,7 +53,7 @@ func (x *Console) failures(ctx context.Context, who *Identity, r *http.Request) 
 			d.List = append(d.List, f)
 		}
 	}
-	return &view{Title: "Failures", Template: "failures", Data: d}, nil
+	return &view{Title: "Failures", Template: "failures", Data: d, JSON: d.forProgram()}, nil
 }
 
 // failureData is one cause with its messages.

@@ -46,7 +46,7 @@ func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*
 		}
 		data.Places = append(data.Places, h)
 	}
-	return &view{Title: "Health", Template: "health", Data: data}, nil
+	return &view{Title: "Health", Template: "health", Data: data, JSON: data.forProgram()}, nil
 }
 
 // silent says that a database does not answer, with what the collector knows of it.

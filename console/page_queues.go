@@ -64,7 +64,7 @@ func (x *Console) queues(ctx context.Context, who *Identity, _ *http.Request) (*
 			d.Words = append(d.Words, r.words()...)
 		}
 	}
-	return &view{Title: "Queues", Template: "queues", Data: d}, nil
+	return &view{Title: "Queues", Template: "queues", Data: d, JSON: d.forProgram()}, nil
 }
 
 // words says what needs a person.

@@ -77,6 +77,30 @@ func TestBooksAreShownAndMissingMessagesSentAgain(t *testing.T) {
 	}
 }
 
+func TestMinutesAreSignedOff(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.publish(message())
+	minute := time.Now().UTC().Add(-time.Hour).Truncate(time.Minute)
+	f.must(f.orders.Books().Write(t.Context(), outlast.BookMinute{Minute: minute, State: outlast.MinuteUnbalanced, Sent: 9, At: minute},
+		[]outlast.BookLine{{Type: typ, Group: group, Sent: 9, Received: 8, Missing: []string{outlast.NewID()}}}))
+	db, at := f.db("orders-db"), minute.Format(time.RFC3339)
+	path := "minute?db=" + db + "&at=" + url.QueryEscape(at)
+	f.page(path, "unbalanced as of", "Sign off", "not looked for any more")
+	if a := f.post("sign-off", "db", db, "at", at, "reason", " "); a.status != http.StatusBadRequest {
+		t.Errorf("without a reason: %d", a.status)
+	}
+	a := f.page(f.done("sign-off", "db", db, "at", at, "reason", "test messages"), "The minute is signed off.", "signed as of", "by boss: test messages")
+	if strings.Contains(a.text, `action="sign-off"`) {
+		t.Error("a minute that is signed off can be signed off")
+	}
+	f.page("books", "signed", "boss test messages")
+	f.page(f.done("sign-off", "db", db, "at", at, "reason", "twice"), "signed off already")
+	if log := f.audit(); !strings.Contains(log, `"sign off"`) || !strings.Contains(log, at) || !strings.Contains(log, "1 minute signed off") || !strings.Contains(log, "0 minutes signed off") {
+		t.Errorf("the record of it:\n%s", log)
+	}
+}
+
 // Everything works below any path, because every link is relative.
 func TestWorksBelowAPrefix(t *testing.T) {
 	t.Parallel()

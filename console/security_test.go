@@ -96,6 +96,27 @@ func TestS31_Basic(t *testing.T) {
 	}
 }
 
+// Who has a session that can be ended is offered to end it, nobody else.
+func TestS31_LogOutIsOfferedToSessions(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	if a := f.page(""); strings.Contains(a.text, "Log out") {
+		t.Error("there is nothing to log out of")
+	}
+	f = newFixture(t, func(c *console.Config) {
+		c.Authenticate = func(w http.ResponseWriter, r *http.Request) *console.Identity {
+			who := byHeader(w, r)
+			if who != nil {
+				who.LogOut = "logout"
+			}
+			return who
+		}
+	})
+	if a := f.page(""); !strings.Contains(a.text, `<form method="post" action="logout"><button>Log out</button></form>`) {
+		t.Errorf("nobody can log out:\n%s", a.text)
+	}
+}
+
 func TestS31_ForwardedIdentityComesFromTheProxyAlone(t *testing.T) {
 	t.Parallel()
 	auth := console.Forwarded("X-User", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, func(name string) []console.Grant { return people[name] })
@@ -141,7 +162,7 @@ func TestS32_ForgedRequestsDoNothing(t *testing.T) {
 			t.Errorf("%s: %d", name, a.status)
 		}
 	}
-	for _, path := range []string{"retry", "retry-now", "discard", "release", "withdraw", "pause", "resume", "pause-relays", "resume-relays", "edit", "resend", "body", "operation-plan", "operation-start", "operation-stop"} {
+	for _, path := range []string{"retry", "retry-now", "discard", "release", "withdraw", "pause", "resume", "pause-relays", "resume-relays", "edit", "resend", "sign-off", "body", "operation-plan", "operation-start", "operation-stop"} {
 		if a := f.get(path + "?db=" + db + "&group=" + group + "&id=" + m.ID + "&reason=x"); a.status != http.StatusMethodNotAllowed && a.status != http.StatusNotFound {
 			t.Errorf("GET %s: %d", path, a.status)
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
+	"html/template"
 	"net/http"
 	"net/url"
 	"strings"
@@ -48,6 +49,7 @@ type oidcLogin struct {
 	verifier *oidc.IDTokenVerifier
 	client   *http.Client
 	secure   bool
+	farewell string // where the issuer ends its own session, when it says so
 
 	mu       sync.Mutex
 	sessions map[string]oidcSession
@@ -83,6 +85,15 @@ func newOIDC(ctx context.Context, a *oidcAccess, getenv func(string) string) (co
 		return nil, err
 	}
 	l.verifier = provider.Verifier(&oidc.Config{ClientID: a.ClientID})
+	var more struct {
+		EndSession string `json:"end_session_endpoint"`
+	}
+	if err := provider.Claims(&more); err != nil {
+		return nil, err
+	}
+	if u, err := url.Parse(more.EndSession); err == nil && u.Scheme == "https" {
+		l.farewell = more.EndSession
+	}
 	l.oauth = oauth2.Config{ClientID: a.ClientID, Endpoint: provider.Endpoint(), RedirectURL: a.Redirect, Scopes: []string{oidc.ScopeOpenID, "profile", "email"}}
 	if secret != "" {
 		l.oauth.ClientSecret = getenv(secret)
@@ -93,6 +104,10 @@ func newOIDC(ctx context.Context, a *oidcAccess, getenv func(string) string) (co
 func (l *oidcLogin) authenticate(w http.ResponseWriter, r *http.Request) *console.Identity {
 	if r.URL.Path == "/callback" && r.Method == http.MethodGet {
 		l.finish(w, r)
+		return nil
+	}
+	if r.URL.Path == "/logout" && r.Method == http.MethodPost {
+		l.leave(w, r)
 		return nil
 	}
 	if c, err := r.Cookie(sessionCookie); err == nil {
@@ -110,6 +125,26 @@ func (l *oidcLogin) authenticate(w http.ResponseWriter, r *http.Request) *consol
 	l.begin(w, r)
 	return nil
 }
+
+// leave ends the session of this browser. A request from another site does not get here:
+// the console refuses it before it asks who it is from.
+func (l *oidcLogin) leave(w http.ResponseWriter, r *http.Request) {
+	if c, err := r.Cookie(sessionCookie); err == nil {
+		l.mu.Lock()
+		delete(l.sessions, c.Value)
+		l.mu.Unlock()
+	}
+	l.cookie(w, sessionCookie, "", -time.Second)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_ = loggedOut.Execute(w, l.farewell)
+}
+
+var loggedOut = template.Must(template.New("").Parse(`<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Logged out · Outlast</title></head>
+<body><main><h1>You are logged out of the console</h1>
+<p>Who runs your login may still know you, and let this browser in again without a question.</p>
+{{with .}}<p><a href="{{.}}">Log out there too</a></p>{{end}}<p><a href="./">Log in again</a></p></main></body></html>
+`))
 
 // begin sends the person to the issuer. The login belongs to this browser: its cookie
 // and the state of the answer must be the same.
@@ -193,7 +228,7 @@ func (l *oidcLogin) identify(ctx context.Context, code string, s oidcStart) (*co
 	if name == "" || l.a.Claim == "email" && claims["email_verified"] != true {
 		return nil, errors.New("the token does not name a person")
 	}
-	who := &console.Identity{Name: name, Grants: l.a.Users[name].Grants}
+	who := &console.Identity{Name: name, Grants: l.a.Users[name].Grants, LogOut: "logout"}
 	groups, _ := claims["groups"].([]any)
 	for _, g := range groups {
 		if text, ok := g.(string); ok {

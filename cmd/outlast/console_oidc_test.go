@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"math/big"
 	"net/http"
 	"net/http/cookiejar"
@@ -42,7 +43,7 @@ func newIssuer(t *testing.T) *issuer {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, map[string]any{"issuer": i.URL, "authorization_endpoint": i.URL + "/auth", "token_endpoint": i.URL + "/token", "jwks_uri": i.URL + "/keys",
+		answer(w, map[string]any{"issuer": i.URL, "authorization_endpoint": i.URL + "/auth", "token_endpoint": i.URL + "/token", "jwks_uri": i.URL + "/keys", "end_session_endpoint": "https://login.example/end",
 			"id_token_signing_alg_values_supported": []string{"RS256"}})
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
@@ -162,6 +163,40 @@ func TestS31_OIDC(t *testing.T) {
 		})
 		if code != http.StatusForbidden {
 			t.Errorf("%d %q", code, text)
+		}
+	})
+	t.Run("logging out", func(t *testing.T) {
+		t.Parallel()
+		i := newIssuer(t)
+		code, text := i.login(t, &oidcAccess{Groups: ops}, func(client *http.Client, address string) (*http.Response, error) {
+			res, err := open(client, address)
+			if err != nil {
+				return nil, err
+			}
+			_ = res.Body.Close()
+			u, err := url.Parse(address)
+			if err != nil {
+				return nil, err
+			}
+			old := client.Jar.Cookies(u)
+			if res, err = client.PostForm(address+"/logout", nil); err != nil {
+				return nil, err
+			}
+			page, err := io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(page), "You are logged out") || !strings.Contains(string(page), `href="https://login.example/end"`) {
+				t.Errorf("logging out: %d %q, %v", res.StatusCode, page, err)
+			}
+			for _, c := range client.Jar.Cookies(u) {
+				if c.Name == sessionCookie {
+					t.Error("the browser keeps the session")
+				}
+			}
+			client.Jar.SetCookies(u, old) // who kept the cookie
+			return client.PostForm(address+"/discard", nil)
+		})
+		if code != http.StatusUnauthorized {
+			t.Errorf("with the session that was ended: %d %q", code, text)
 		}
 	})
 	t.Run("an action without a login", func(t *testing.T) {

@@ -222,7 +222,7 @@ func (s *scene) until(expression string) {
 }
 
 func (s *scene) pages() map[string]string {
-	return map[string]string{"health": "", "find": "find?q=o-7", "message": "message?id=" + s.dead, "failures": "failures", "outbox": "outbox", "books": "books", "topology": "topology", "queues": "queues", "collected": "collected",
+	return map[string]string{"health": "", "find": "find?q=o-7", "message": "message?id=" + s.dead, "failures": "failures", "outbox": "outbox", "books": "books", "minute": s.minute(), "topology": "topology", "queues": "queues", "collected": "collected",
 		"timeline": "flow?as=timeline&id=" + s.first, "sequence": "flow?as=sequence&id=" + s.first, "causes": "flow?as=graph&id=" + s.first, "operations": "operations", "audit": "audit"}
 }
 
@@ -331,5 +331,34 @@ func TestAPersonEditsADeadLetter(t *testing.T) {
 	if text := s.text(); !strings.Contains(text, "waits for its group alone") || !strings.Contains(text, "waiting") {
 		t.Errorf("after the edit:\n%s", text)
 	}
+	s.quiet()
+}
+
+// minute is the path of the minute that is not balanced.
+func (s *scene) minute() (path string) {
+	s.Helper()
+	s.run(chromedp.Navigate(s.url+"books?state=unbalanced"), chromedp.WaitVisible("tbody a", chromedp.ByQuery),
+		chromedp.Evaluate(`document.querySelector('tbody a').getAttribute('href')`, &path))
+	return path
+}
+
+// A person signs off a minute and pauses the relays, each with a reason.
+func TestAPersonSignsOffAndPauses(t *testing.T) {
+	s := newScene(t)
+	act := func(path, action, reason, says string) {
+		t.Helper()
+		form := `form[action="` + action + `"]`
+		s.run(chromedp.Navigate(s.url+path), chromedp.WaitVisible(".acts", chromedp.ByQuery),
+			chromedp.Evaluate(`document.querySelector('`+form+`').closest('details').open = true`, nil),
+			chromedp.SendKeys(form+` input[name="reason"]`, reason+"\r", chromedp.ByQuery), chromedp.WaitVisible(".notice", chromedp.ByQuery))
+		if text := s.text(); !strings.Contains(text, says) || !strings.Contains(text, reason) {
+			t.Errorf("after %s:\n%s", action, text)
+		}
+		for _, v := range s.axe() {
+			t.Errorf("after %s: %s", action, v)
+		}
+	}
+	act(s.minute(), "sign-off", "test messages", "The minute is signed off.")
+	act("outbox", "pause-relays", "the broker moves", "The relays pause within seconds")
 	s.quiet()
 }
