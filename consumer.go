@@ -207,7 +207,7 @@ func (c *Consumer) noteStore(part storePart, err error) {
 	c.mu.Unlock()
 	switch {
 	case now != "" && was == "":
-		c.log.Warn("the database does not answer as it should; trying again", "error", now)
+		c.log.Warn("a call to the database failed; trying again", "error", now)
 	case now == "" && was != "":
 		c.log.Info("the database answers again")
 	}

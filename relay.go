@@ -294,7 +294,7 @@ func (r *Relay) noteStore(err error) {
 	r.mu.Unlock()
 	switch {
 	case text != "" && was == "":
-		r.conf.Logger.Warn("the database does not answer as it should; trying again", "error", text)
+		r.conf.Logger.Warn("a call to the database failed; trying again", "error", text)
 	case text == "" && was != "":
 		r.conf.Logger.Info("the database answers again")
 	}

@@ -230,6 +230,11 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, c := range s.consumers {
 		runs = append(runs, c.Run)
 	}
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		<-ctx.Done()
+		s.conf.Logger.Info("stopping: what is in hand is finished first", "service", s.conf.Name)
+	})
 	errs := make([]error, len(runs))
 	var parts sync.WaitGroup
 	for i, run := range runs {
@@ -243,6 +248,8 @@ func (s *Service) Run(ctx context.Context) error {
 		<-ctx.Done()
 	}
 	parts.Wait()
+	stop()
+	telling.Wait()
 	return firstError(errs)
 }
 

@@ -25,6 +25,20 @@ func TestService(t *testing.T) {
 	bubble(t, "returns_what_only_a_person_can_change", testPermanent)
 	bubble(t, "waits_for_a_database_that_is_down_at_the_start", testLateStore)
 	bubble(t, "says_whether_it_is_ready", testHealth)
+	bubble(t, "says_that_it_stops", func(t *testing.T) {
+		var log strings.Builder
+		s, err := outlast.NewService(outlast.ServiceConfig{Name: "orders", Store: memory.NewStore(), Broker: memory.NewBroker(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := runService(t, s)
+		if strings.Contains(log.String(), "stopping") {
+			t.Errorf("while it runs: %s", log.String())
+		}
+		if err := stop(); err != nil || !strings.Contains(log.String(), "stopping") {
+			t.Errorf("ended with %v: %s", err, log.String())
+		}
+	})
 }
 
 func runService(t *testing.T, s *outlast.Service) (stop func() error) {

@@ -75,6 +75,10 @@ func AllowPlain() Option { return func(b *broker) { b.allowPlain = true } }
 // Name is shown in the server's list of connections. Default "outlast".
 func Name(name string) Option { return func(b *broker) { b.name = name } }
 
+// Logger gets what a person should know of the settings. Default: slog.Default().
+// Links log to the logger of a PublisherConfig or SubscriberConfig.
+func Logger(l *slog.Logger) Option { return func(b *broker) { b.logger = l } }
+
 // Replicas is the number of copies of streams that Outlast creates, 1 to 5.
 // Default 0: one copy, and an existing stream may have any number.
 func Replicas(n int) Option { return func(b *broker) { b.replicas = n } }
@@ -111,6 +115,7 @@ type broker struct {
 	tls         *tls.Config
 	files       tlsfile.Files
 	warnPlain   sync.Once
+	logger      *slog.Logger
 	secure      bool
 	allowPlain  bool
 	name        string
@@ -132,6 +137,9 @@ func Broker(address string, opts ...Option) outlast.Broker {
 	b := &broker{name: "outlast", ackWait: defaultAckWait, refresh: defaultRefresh, maxBackoff: defaultMaxBackoff}
 	for _, o := range opts {
 		o(b)
+	}
+	if b.logger == nil {
+		b.logger = slog.Default()
 	}
 	b.err = b.validate(address)
 	return b
@@ -312,7 +320,7 @@ func (b *broker) dial(ctx context.Context, role string, onDenied func(subject st
 	}
 	if host := b.plainTo(); host != "" {
 		b.warnPlain.Do(func() {
-			slog.Default().Warn("the connection to nats is not encrypted: password and messages travel readable", "host", host)
+			b.logger.Warn("the connection to nats is not encrypted: password and messages travel readable", "host", host)
 		})
 	}
 	l := &link{b: b, closed: make(chan struct{}), denied: make(chan string, 16)}

@@ -46,6 +46,18 @@ type database struct {
 
 func (d *database) close() { _ = d.sql.Close() }
 
+// named adds the file to what SQLite says: it never names it.
+func (d *database) named(err error) error {
+	var of interface{ Code() int } // of the driver
+	var e *outlast.Error
+	if !errors.As(err, &e) || !errors.As(e.Err, &of) || !strings.HasPrefix(d.at, "sqlite:") || strings.Contains(e.Op, d.at) {
+		return err
+	}
+	told := *e
+	told.Op += " in " + d.at
+	return &told
+}
+
 // connectError makes an *outlast.Error of what database/sql said before any
 // statement of ours ran.
 func (d *database) connectError(err error) error {
@@ -76,9 +88,7 @@ func (p *program) openPostgres(ctx context.Context, a address, lazy bool) (*data
 	if p.insecurePlain {
 		opts = append(opts, postgres.AllowPlain())
 	}
-	if p.brokerLog != nil {
-		opts = append(opts, postgres.Logger(p.brokerLog))
-	}
+	opts = append(opts, postgres.Logger(p.adapterLog()))
 	if lazy {
 		opts = append(opts, postgres.Lazy())
 	}
@@ -275,10 +285,7 @@ func (p *program) openBroker(ctx context.Context) (*broker, error) {
 	var b *broker
 	switch a.scheme {
 	case "amqp", "amqps":
-		opts := []rabbitmq.Option{rabbitmq.ConnectionName("outlast")}
-		if p.brokerLog != nil {
-			opts = append(opts, rabbitmq.Logger(p.brokerLog))
-		}
+		opts := []rabbitmq.Option{rabbitmq.ConnectionName("outlast"), rabbitmq.Logger(p.adapterLog())}
 		if p.insecurePlain {
 			opts = append(opts, rabbitmq.AllowPlain())
 		}
@@ -287,7 +294,7 @@ func (p *program) openBroker(ctx context.Context) (*broker, error) {
 		}
 		b = &broker{Broker: rabbitmq.Broker(a.url, opts...)}
 	case "nats", "tls":
-		var opts []nats.Option
+		opts := []nats.Option{nats.Logger(p.adapterLog())}
 		if p.insecurePlain {
 			opts = append(opts, nats.AllowPlain())
 		}

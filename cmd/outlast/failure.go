@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/outlastmq/outlast"
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -60,7 +61,8 @@ func interrupted(op, done string) error {
 
 // flagError renders cobra's errors about flags in our words. A value is echoed only
 // when it looks like a number that went wrong, as it may be a misplaced secret.
-func flagError(command string, err error) error {
+func flagError(c *cobra.Command, err error) error {
+	command := c.CommandPath()
 	var (
 		unknown  *pflag.NotExistError
 		noValue  *pflag.ValueRequiredError
@@ -80,10 +82,45 @@ func flagError(command string, err error) error {
 		if len(name) > 32 || strings.ContainsAny(name, "@:/ ") {
 			name = "..."
 		}
-		return usage(command, "flag "+dashed(name), "one of those in --help", "unknown", "")
+		return usage(command, "flag "+dashed(name), "one of those in --help", "unknown", nearestFlag(c, unknown.GetSpecifiedName()))
 	default:
 		return usage(command, "flags", "as in --help", "something else", "")
 	}
+}
+
+// nearestFlag is a hint at the flag of a command that may have been meant.
+func nearestFlag(c *cobra.Command, name string) string {
+	best, least := "", 1+len(name)/4
+	look := func(f *pflag.Flag) {
+		if d := edits(name, f.Name); !f.Hidden && (d <= least && (best == "" || d < least) || best == "" && len(name) > 2 && strings.HasPrefix(f.Name, name)) {
+			best, least = f.Name, min(d, least)
+		}
+	}
+	c.Flags().VisitAll(look)
+	if best == "" {
+		return "see " + c.CommandPath() + " --help"
+	}
+	return "did you mean --" + best + "?"
+}
+
+// edits counts the letters to insert, delete or replace until a is b.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			other := before
+			if a[i] != b[j] {
+				other++
+			}
+			before, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, other)
+		}
+	}
+	return row[len(b)]
 }
 
 func dashed(name string) string {

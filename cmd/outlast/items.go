@@ -150,7 +150,7 @@ func (p *program) withDatabase(ctx context.Context, do func(context.Context, *da
 		return err
 	}
 	defer db.close()
-	return do(ctx, db)
+	return db.named(do(ctx, db))
 }
 
 // withBroker opens the broker for one command and closes it after.

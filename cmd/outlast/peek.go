@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"sort"
 	"strconv"
 	"unicode/utf8"
@@ -39,7 +40,7 @@ only with --body.`,
 				name = outlast.GroupTopology{Group: given[0], Generation: gen}.Queue(part)
 			}
 			return p.withBroker(cmd.Context(), func(ctx context.Context, b *broker) error {
-				return p.peek(ctx, b, name, n, body)
+				return p.peek(ctx, b, given[0], name, n, body)
 			})
 		},
 	}
@@ -61,10 +62,19 @@ type peeked struct {
 	BodyBytes   []byte           `json:"body_bytes,omitempty"`
 }
 
-func (p *program) peek(ctx context.Context, b *broker, queue string, n int, body bool) error {
+// partOf is how the name of a queue ends, which is no group's.
+var partOf = regexp.MustCompile(`\.\d+$`)
+
+func (p *program) peek(ctx context.Context, b *broker, group, queue string, n int, body bool) error {
 	ctx, cancel := p.brief(ctx)
 	defer cancel()
 	depth, err := b.Topology().Depth(ctx, queue)
+	if outlast.CodeOf(err) == outlast.CodeNotFound {
+		if at := partOf.FindStringIndex(group); at != nil {
+			return withHint(err, "name the group alone: outlast peek "+group[:at[0]]+" --partition "+group[at[0]+1:])
+		}
+		return withHint(err, "a group's queues are there once its service has run: outlast topology show lists names, --queue takes any")
+	}
 	if err != nil {
 		return err
 	}

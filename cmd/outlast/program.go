@@ -38,7 +38,7 @@ type program struct {
 	insecureGuest bool
 
 	secrets secrets
-	// brokerLog is where a broker adapter logs; nil for commands that only ask.
+	// brokerLog is where adapters log; nil for commands that only ask: see adapterLog.
 	brokerLog *slog.Logger
 	// createFile lets a database file be made that is not there: for migrate up only.
 	createFile bool
@@ -149,7 +149,7 @@ something; 2 the command line or a setting is wrong, and nothing was done.`,
 	flags.BoolVar(&p.json, "json", false, "print JSON")
 	flags.BoolVar(&p.progress, "progress", false, "show progress even when stderr is no terminal")
 	flags.DurationVar(&p.timeout, "timeout", 30*time.Second, "longest wait for one answer of a server")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c.CommandPath(), err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	root.SetIn(p.in)
 	root.SetOut(p.out)
 	root.SetErr(p.errs)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -194,6 +195,7 @@ type publishing struct {
 
 	published int
 	lastID    string
+	warned    map[string]bool // types
 }
 
 func (w *publishing) run(ctx context.Context, db *database) error {
@@ -225,12 +227,49 @@ func (w *publishing) loop(ctx context.Context, db *database, line *progressLine)
 			}
 		}
 		w.source.commit()
+		w.warnOfTypes(ctx, db, batch)
 		w.published += len(batch)
 		line.update(w.published)
 		if last {
 			return nil
 		}
 	}
+}
+
+// versioned is how a type ends that a contract of Outlast can have.
+var versioned = regexp.MustCompile(`\.v[1-9][0-9]*$`)
+
+// warnOfTypes tells, once for each type, that it has no version: no contract has such a
+// type, so that only a group of another system can hear it.
+func (w *publishing) warnOfTypes(ctx context.Context, db *database, batch []outlast.Message) {
+	for _, m := range batch {
+		if versioned.MatchString(m.Type) || w.warned[m.Type] {
+			continue
+		}
+		if w.warned == nil {
+			w.warned = map[string]bool{}
+		}
+		if w.warned[m.Type] = true; len(w.warned) > 20 {
+			return
+		}
+		w.p.warn("type %s has no version, as contracts have: no service hears it; %s", printable(m.Type), w.likeType(ctx, db, m.Type))
+	}
+}
+
+// likeType names the type that may have been meant.
+func (w *publishing) likeType(ctx context.Context, db *database, typ string) string {
+	best, least := typ+".v1", 4
+	if db != nil {
+		ctx, cancel := w.p.brief(ctx)
+		defer cancel()
+		hearers, _ := db.Journal().Hearers(ctx) // a hint, and none when it cannot be had
+		for _, h := range hearers {
+			if d := edits(typ+".v1", h.Type); d < least {
+				best, least = h.Type, d
+			}
+		}
+	}
+	return "was " + printable(best) + " meant?"
 }
 
 // write commits one batch. It finishes even when ctx ends meanwhile, so that it is

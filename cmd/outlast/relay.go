@@ -266,6 +266,39 @@ func (p *program) logger(op, format, level string) (*slog.Logger, error) {
 	}
 }
 
+// adapterLog is where adapters log: in a command that only asks, as its other warnings.
+func (p *program) adapterLog() *slog.Logger {
+	if p.brokerLog != nil {
+		return p.brokerLog
+	}
+	return slog.New(warnings{p: p})
+}
+
+// warnings shows a log as lines that begin with "warning: ".
+type warnings struct {
+	p    *program
+	with string
+}
+
+func (w warnings) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+func (w warnings) WithGroup(string) slog.Handler                { return w }
+
+func (w warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		w.with += " " + a.String()
+	}
+	return w
+}
+
+func (w warnings) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		w.with += " " + a.String()
+		return true
+	})
+	w.p.warn("%s%s", r.Message, w.with)
+	return nil
+}
+
 // hidingWriter hides secrets in whole lines.
 type hidingWriter struct {
 	w    io.Writer

@@ -179,7 +179,7 @@ func TestAddressErrorsSayWhatToDo(t *testing.T) {
 	s.fails(exitUsage, []string{"hint: there is a directory of this name: embedded:" + dir}, "peek", "billing", "--broker", dir)
 	other := s.file("lending.db", strings.Repeat("no database ", 1000))
 	s.fails(exitUsage, []string{"hint: there is a file of this name: sqlite:" + other}, "status", "--database", other)
-	s.fails(exitFailure, []string{"file is not a database", "hint: check the path"}, "status", "--database", "sqlite:"+other)
+	s.fails(exitFailure, []string{"read status in sqlite:" + other, "file is not a database", "hint: check the path"}, "status", "--database", "sqlite:"+other)
 	s.fails(exitFailure, []string{"it is a directory"}, "status", "--database", "sqlite:"+dir)
 	s.fails(exitFailure, []string{"there is no such directory"}, "peek", "billing", "--broker", "embedded:"+filepath.Join(dir, "none"))
 	got := s.fails(exitUsage, []string{`"code":"invalid"`, `"field":"--database"`}, "status", "--json", "--database", "mysql://h/db")

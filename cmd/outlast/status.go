@@ -23,7 +23,15 @@ type statusReport struct {
 	// backlog does not shrink, and when so little is pending that there is no trend. What
 	// is held is not in it: it waits for something other than its turn.
 	DrainSeconds *float64 `json:"drain_seconds,omitempty"`
-	Warnings     []string `json:"warnings"`
+	// Broker says how the broker is, when its URL is set.
+	Broker   *brokerAnswer `json:"broker,omitempty"`
+	Warnings []string      `json:"warnings"`
+}
+
+// brokerAnswer is the broker's state: Problem is empty when it answers and nothing is wrong.
+type brokerAnswer struct {
+	Address string `json:"address"`
+	Problem string `json:"problem,omitempty"`
 }
 
 func (p *program) statusCommand() *cobra.Command {
@@ -39,6 +47,7 @@ func (p *program) statusCommand() *cobra.Command {
 and shows the relays alive, and the groups and relays that are paused. It looks twice, a second
 apart (--interval), to tell the rate: by how much the backlog shrank, with what was
 enqueued meanwhile counted against it, and how long what is pending lasts at it. Counting stops at 1,000,000 of a kind.
+With a broker's URL set it also asks that broker, and warns when something is wrong there.
 
 Thresholds warn of an outbox that grows towards a full disk in a long outage; they
 change nothing else. 0 turns one off.`,
@@ -82,6 +91,9 @@ func (p *program) showStatus(ctx context.Context, db *database, warn thresholds,
 			return err
 		}
 		now.compare(before)
+		if now.Broker = p.askBroker(ctx); now.Broker != nil && now.Broker.Problem != "" {
+			now.Warnings = append(now.Warnings, "broker: "+now.Broker.Problem)
+		}
 		if watch && !p.json && shown > 0 {
 			p.printf("\n")
 		}
@@ -107,6 +119,31 @@ func (p *program) sample(ctx context.Context, db *database, warn thresholds) (*s
 	}
 	r.Warnings = notNil(warn.warnings(s, r.OutboxBytes))
 	return r, nil
+}
+
+// askBroker asks the broker whether it is there; nil without a URL of one.
+func (p *program) askBroker(ctx context.Context) *brokerAnswer {
+	if p.brokerURL == "" && p.getenv(brokerServer.env) == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(p.timeout, 3*time.Second))
+	defer cancel()
+	b, err := p.openBroker(ctx)
+	if err != nil {
+		return &brokerAnswer{"its URL", p.secrets.hide(oneLine(err.Error()))}
+	}
+	defer b.close()
+	a := &brokerAnswer{Address: b.Address()}
+	findings, err := b.Topology().Examine(ctx)
+	if err != nil {
+		a.Problem = p.secrets.hide(oneLine(err.Error()))
+	}
+	for _, f := range findings {
+		if f.Level == outlast.FindingFail && a.Problem == "" {
+			a.Problem = p.secrets.hide(oneLine(f.Text))
+		}
+	}
+	return a
 }
 
 // compare works out the rate since an earlier sample, by the database's clock.

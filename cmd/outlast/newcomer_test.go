@@ -1,0 +1,72 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// What somebody meets who does not know the program yet.
+func TestNewcomer(t *testing.T) {
+	t.Parallel()
+	t.Run("status tells of a broker that is down, when one is named", func(t *testing.T) {
+		s := withTables(t)
+		if text := s.ok("status", "--interval", "100ms", "--json"); strings.Contains(text, `"broker"`) {
+			t.Errorf("without a broker's URL: %s", text)
+		}
+		contains(t, s.ok("status", "--interval", "100ms", "--broker", "amqp://127.0.0.1:1"), "WARNING: broker: connect to amqp://127.0.0.1:1", "refused")
+		contains(t, s.ok("status", "--interval", "100ms", "--json", "--broker", "nats://127.0.0.1:1"), `"broker":{"address":"nats://127.0.0.1:1","problem":"connect to`)
+		if text := withBroker(t, s).ok("status", "--interval", "100ms"); strings.Contains(text, "WARNING") {
+			t.Errorf("with a broker that answers: %s", text)
+		}
+	})
+	t.Run("an adapter warns as the program does", func(t *testing.T) {
+		s := withTables(t)
+		got := s.run("status", "--interval", "100ms", "--timeout", "1s", "--insecure-plain", "--broker", "nats://mq.invalid:4222")
+		contains(t, got.err, "warning: the connection to nats is not encrypted", "host=mq.invalid:4222")
+		if strings.Contains(got.err, "WARN ") || strings.Contains(got.err, "level=") {
+			t.Errorf("another format: %s", got.err)
+		}
+	})
+	t.Run("a type without a version is told, once, with the type that may be meant", func(t *testing.T) {
+		s := withTables(t)
+		file := s.file("messages", strings.Repeat(`{"type":"order.placed","body":{}}`+"\n", 3)+`{"type":"order.shipped.v2","body":{}}`+"\n")
+		got := s.run("publish", "--file", file, "--batch", "1")
+		if got.code != exitOK || strings.Count(got.err, "warning: type order.placed has no version") != 1 || strings.Contains(got.err, "shipped") {
+			t.Errorf("exit %d: %s", got.code, got.err)
+		}
+		contains(t, got.err, "was order.placed.v1 meant?")
+		db, err := s.program(&syncBuffer{}, &syncBuffer{}).openDatabase(t.Context())
+		if err == nil {
+			defer db.close()
+			err = db.Journal().Hear(t.Context(), "billing", []string{"order.placed.v2", "stock.counted.v1"})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		contains(t, s.run("publish", "--type", "order.placd", "--body", "{}").err, "was order.placed.v2 meant?")
+	})
+	t.Run("find says that no receiver was asked", func(t *testing.T) {
+		s := withBroker(t, withTables(t))
+		s.ok("topology", "apply", "--group", "billing", "--handles", "order.placed.v1")
+		s.ok("publish", "--type", "order.placed.v1", "--key", "order-7", "--body", "{}")
+		relay := s.startRelay("--source", "orders")
+		eventually(t, "it is sent", func() bool { return s.waiting() == 0 })
+		relay.stop()
+		contains(t, s.ok("find", "order-7"), "sent", "no database that was asked knows a group that hears it: name those of its receivers with --in")
+	})
+	t.Run("a wrong flag has a hint at the nearest one", func(t *testing.T) {
+		s := withTables(t)
+		s.fails(exitUsage, []string{"flag --formt unknown", "did you mean --format?"}, "find", "x", "--formt", "svg")
+		s.fails(exitUsage, []string{"flag --databse unknown", "did you mean --database?"}, "status", "--databse", "x")
+		s.fails(exitUsage, []string{"flag --inter unknown", "did you mean --interval?"}, "status", "--inter", "x")
+		got := s.fails(exitUsage, []string{"flag --frobnicate unknown", "see outlast status --help"}, "status", "--frobnicate")
+		if strings.Contains(got.err, "did you mean") {
+			t.Errorf("a far one: %s", got.err)
+		}
+	})
+	t.Run("peek tells a queue from a group", func(t *testing.T) {
+		s := withBroker(t, withTables(t))
+		s.fails(exitFailure, []string{"outlast peek billing --partition 2"}, "peek", "billing.2")
+		s.fails(exitFailure, []string{"a group's queues are there once its service has run"}, "peek", "billing")
+	})
+}
