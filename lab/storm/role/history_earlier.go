@@ -25,8 +25,7 @@ func (*recording) inTx(ctx context.Context, db *sql.DB, f func(context.Context, 
 	return inTx(ctx, db, f)
 }
 
-// plain is about the present build's: the earlier one asks for no encryption.
-func plain() postgres.OpenOption { return postgres.MaxConns(12) }
+func plain() postgres.OpenOption { return postgres.AllowPlain() }
 
 func withNumber(ctx context.Context, _ int64) context.Context { return ctx }
 

@@ -115,6 +115,7 @@ func (s Spec) open(ctx context.Context) *sql.DB {
 		if err == nil {
 			return db
 		}
+		s.logger().Warn("the database cannot be opened", "error", err)
 		if !pause(ctx, 500*time.Millisecond) {
 			return nil
 		}
