@@ -35,8 +35,10 @@ func FuzzAddress(f *testing.F) {
 		if rest, _, _ := strings.Cut(after, "://"); !strings.Contains(rest, "@") {
 			return // no '@' ends the password
 		}
-		if scheme, rest, ok := strings.Cut(before, "://"); ok && !strings.Contains(rest, ":") && !tokenUser(strings.ToLower(scheme)) {
-			return // it is the name of a user, which is no secret
+		if scheme, rest, ok := strings.Cut(before, "://"); ok && !strings.Contains(rest, ":") {
+			if user, _, _ := strings.Cut(after, "@"); strings.Contains(user, ":") || !tokenUser(strings.ToLower(scheme)) {
+				return // it is the name of a user, which is no secret
+			}
 		}
 		raw := before + password + after
 		for _, s := range []server{databaseServer, brokerServer} {
