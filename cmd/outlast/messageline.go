@@ -203,7 +203,7 @@ func jsonProblem(err error) error {
 	case errors.As(err, &wrong):
 		return fmt.Errorf("member %q: cannot be a JSON %s", wrong.Field, wrong.Value)
 	default:
-		return fmt.Errorf("not a message: %w", err)
+		return errors.New("not a message: " + outlast.CleanErrorText(err.Error()))
 	}
 }
 
