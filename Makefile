@@ -99,8 +99,8 @@ bench-micro: ## Benchmarks of the hot paths against those kept; KEEP=1 keeps the
 	@if [ -n "$(KEEP)" ]; then cp bin/bench-micro.txt $(MICROFILE); fi
 
 # A storm: see lab/storm. SEED repeats the faults of a run, RUNS makes a series that goes on where it was
-# interrupted, APPEND=1 writes each run into docs/proof/chaos.md.
-STORM = $(GO) run ./storm/cmd $(if $(SEED),-seed $(SEED)) -folder ../.storm/runs
+# interrupted, APPEND=1 writes each run into docs/proof/chaos.md, SKEW=1 lets the clocks of our processes jump.
+STORM = $(GO) run ./storm/cmd $(if $(SEED),-seed $(SEED)) $(if $(SKEW),-skew) -folder ../.storm/runs
 
 .PHONY: chaos
 chaos: ## Storms of faults from a seed on a whole system, about 5 minutes each: SEED=n RUNS=n FOR=3m APPEND=1
