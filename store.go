@@ -382,7 +382,8 @@ type Waiting struct {
 	Attempts int
 	// Wait is the time until the next try. 0 means at once (when it is the first of its key).
 	Wait time.Duration
-	// Reason is "failed", "snoozed", "unavailable", "behind", "unknown type" or "replay".
+	// Reason is "failed", "snoozed", "unavailable", "behind", "unknown type", "replay" or
+	// "edited".
 	Reason string
 	Error  string
 	// Replays counts how often a person replayed it from the dead letters.

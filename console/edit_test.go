@@ -34,7 +34,7 @@ func TestEditAsANewMessage(t *testing.T) {
 		t.Errorf("%d messages are pending, %v: an edited message passes no outbox", len(pending), err)
 	}
 	f.page("message?id="+m.ID, "discarded", id+": the card was mistyped")
-	lacks(t, f.page("message?id="+id, "waiting", "its cause"), "orphan", "knows nothing of it")
+	lacks(t, f.page("message?id="+id, "waiting", "its cause"), "orphan", "knows nothing of it", "stranded")
 	tx, _, err := f.billing.Inbox().BeginRetry(t.Context(), group, []string{typ})
 	f.must(err)
 	if tx == nil {

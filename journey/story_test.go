@@ -92,7 +92,7 @@ func TestEveryOpenStateHasOneReaper(t *testing.T) {
 	for _, state := range []State{Pending, Sent, Unheard, Expired, Withdrawn} {
 		tracks = append(tracks, Track{State: state})
 	}
-	for _, reason := range []string{"failed", "snoozed", "unavailable", "behind", "unknown type", "replay"} { // see outlast.Waiting
+	for _, reason := range []string{"failed", "snoozed", "unavailable", "behind", "unknown type", "replay", "edited"} { // see outlast.Waiting
 		tracks = append(tracks, Track{Group: "g", State: Waiting, Code: reason})
 	}
 	for _, state := range []State{Dead, Discarded, Handled} {

@@ -172,7 +172,7 @@ var Reapers = []Reaper{
 	{Name: "relay: drain of the key", owns: onSend(Held, outlast.HeldBehind)},
 	{Name: "outlast outbox release or withdraw", Person: true, owns: onSend(Held, outlast.HeldRefused)},
 	{Name: "books", owns: onSend(Sent)},
-	{Name: "group: scheduler", owns: onGroup(Waiting, "failed", "snoozed", "unavailable", "replay")},
+	{Name: "group: scheduler", owns: onGroup(Waiting, "failed", "snoozed", "unavailable", "replay", "edited")},
 	{Name: "group: next of the key", owns: onGroup(Waiting, "behind")},
 	{Name: "group: an instance that knows the type", owns: onGroup(Waiting, "unknown type")},
 	{Name: "outlast dead replay or discard", Person: true, owns: onGroup(Dead)},
