@@ -351,7 +351,7 @@ func (b *broker) dial(ctx context.Context, role string, onDenied func(subject st
 		o.Secure, o.TLSConfig = true, config
 		l.config = config
 	}
-	dialer := &dialer{ctx: ctx}
+	dialer := &dialer{ctx: ctx, plain: !b.secure}
 	o.CustomDialer = dialer
 	o.ClosedCB = func(*client.Conn) { close(l.closed) }
 	o.AsyncErrorCB = func(_ *client.Conn, _ *client.Subscription, err error) {
@@ -390,6 +390,7 @@ func (l *link) end() {
 // dialer lets ctx end a connect that hangs, handshake included.
 type dialer struct {
 	ctx   context.Context
+	plain bool
 	stops []func() bool
 	last  error // of the last address that could not be reached
 }
@@ -400,8 +401,12 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		d.stops = append(d.stops, context.AfterFunc(d.ctx, func() { _ = c.Close() }))
 	} else {
 		d.last = err
+		return nil, err
 	}
-	return c, err
+	if d.plain {
+		return &guard{Conn: c}, nil
+	}
+	return c, nil
 }
 
 func (d *dialer) settle() {
