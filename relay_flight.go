@@ -52,6 +52,7 @@ type relayFlights struct {
 	lastConfirm   time.Time
 	linkUp        time.Time // since when the broker can be expected to answer
 	inFlight      map[*flight]struct{}
+	deadline      time.Time // no confirm is overdue before: what is sent later is due later
 }
 
 // retiredLane is a lane that is not used any more because a confirm on it is overdue.

@@ -258,14 +258,17 @@ func (r *relayRun) stepPick(now time.Time) time.Time {
 	if p.busy || r.stopping || r.link.State != LinkUp {
 		return time.Time{}
 	}
-	leases := r.leases.active()
 	rows := r.room(pickRows, pickRows)
 	bytes := 2*r.conf.InFlightBytes - r.flights.bytes
-	if len(leases) == 0 || rows == 0 || bytes <= 0 {
+	if rows == 0 || bytes <= 0 {
 		return time.Time{} // a result or a settlement makes room and wakes the loop
 	}
 	if now.Before(p.at) {
 		return p.at
+	}
+	leases := r.leases.active()
+	if len(leases) == 0 {
+		return time.Time{} // a lease wakes the loop
 	}
 	p.busy = true
 	slots := maps.Clone(r.leases.slots)

@@ -375,7 +375,11 @@ func (r *relayRun) stepDeadlines(now time.Time) time.Time {
 	fl := &r.flights
 	r.dropRetired(now)
 	if fl.sent == 0 || r.link.State != LinkUp {
+		fl.deadline = time.Time{}
 		return time.Time{}
+	}
+	if now.Before(fl.deadline) {
+		return fl.deadline
 	}
 	var next time.Time
 	late := map[int]bool{}
@@ -391,6 +395,7 @@ func (r *relayRun) stepDeadlines(now time.Time) time.Time {
 		late[f.lane] = true
 		r.overdue(now, f)
 	}
+	fl.deadline = next
 	for i, lane := range fl.lanes {
 		if late[lane] {
 			fl.lanes[i] = fl.newLane()

@@ -12,6 +12,7 @@ import (
 type relaySettle struct {
 	pending  settleBatch
 	underWay []*settleBatch
+	began    time.Time // of the newest batch
 	retryAt  time.Time
 	failures int
 	progress time.Time
@@ -29,10 +30,19 @@ type heldFlight struct {
 	h Hold
 }
 
-const settleRows = 1000
+const (
+	settleRows = 1000
+	// settlePause is how long a few decided rows wait for others after a settlement began:
+	// each costs the database a commit, and its locks, however few rows it has.
+	settlePause = 20 * time.Millisecond
+)
 
 func (b *settleBatch) size() int   { return len(b.sent) + len(b.holds) + len(b.release) }
 func (b *settleBatch) empty() bool { return b.size() == 0 }
+
+// onlySent reports whether nothing waits for the batch: what is sent makes room for others
+// at once, and only its rows remain.
+func (b *settleBatch) onlySent() bool { return len(b.holds)+len(b.release) == 0 }
 
 func (b *settleBatch) flights() iter.Seq[*flight] {
 	return func(yield func(*flight) bool) {
@@ -75,20 +85,25 @@ func (r *relayRun) settleRelease(f *flight) {
 }
 
 // stepSettle writes what is decided. The first batch goes at once; while it is
-// under way the next one fills.
+// under way, and for a pause after it began, the next one fills.
 func (r *relayRun) stepSettle(now time.Time) time.Time {
 	s := &r.settle
-	if s.pending.empty() || len(s.underWay) >= 2 || (len(s.underWay) == 1 && s.pending.size() < settleRows/4) {
+	few := s.pending.size() < min(settleRows/2, r.conf.Buffer/4)
+	if s.pending.empty() || len(s.underWay) >= 2 || (len(s.underWay) == 1 && few) {
 		return time.Time{}
 	}
 	if now.Before(s.retryAt) {
 		return s.retryAt
+	}
+	if at := s.began.Add(settlePause); few && s.pending.onlySent() && now.Before(at) && !r.stopping {
+		return at
 	}
 	batch := s.pending.take(settleRows, !s.holding())
 	if batch.empty() {
 		return time.Time{}
 	}
 	settlement := r.settlement(&batch)
+	s.began = now
 	s.underWay = append(s.underWay, &batch)
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
 		stale, err := r.conf.Store.Relay().Settle(ctx, settlement)
