@@ -15,13 +15,14 @@ func BenchmarkScanRow(b *testing.B) {
 	types := pgtype.NewMap()
 	fields, values := pickedRow(b, types)
 	var plans []pgtype.ScanPlan // as pgx keeps them for the rows of one query
-	for i, d := range new(rowScan).dest() {
+	var r rowScan
+	dest := r.dest()
+	for i, d := range dest {
 		plans = append(plans, types.PlanScan(fields[i].DataTypeOID, fields[i].Format, d))
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		var r rowScan
-		for i, d := range r.dest() {
+		for i, d := range dest {
 			if err := plans[i].Scan(values[i], d); err != nil {
 				b.Fatal(err)
 			}

@@ -21,10 +21,9 @@ func FuzzRow(f *testing.F) {
 		if len(headers) > 1024 {
 			return
 		}
-		stored := string(headers)
-		scanned := rowScan{typ: "order.placed.v1", headers: &stored, body: texts}
+		scanned := rowScan{typ: "order.placed.v1", headers: lastText(headers), body: texts}
 		for i, from := 0, fuzzdata.Of(texts); i < len(scanned.texts); i++ {
-			scanned.texts[i] = from.Next()
+			scanned.texts[i] = lastText(from.Next())
 		}
 		row := scanned.row()
 		if !json.Valid(headers) && row.Headers != nil {
@@ -45,8 +44,7 @@ func FuzzRow(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stored = string(written)
-		if back := decodeHeaders(&stored); len(back)+len(ours) > 0 && !reflect.DeepEqual(back, ours) {
+		if back := decodeHeaders(string(written)); len(back)+len(ours) > 0 && !reflect.DeepEqual(back, ours) {
 			t.Fatalf("%q became %q", ours, back)
 		}
 	})

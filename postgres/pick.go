@@ -149,11 +149,12 @@ func (p *pick) query() error {
 		return err
 	}
 	defer rows.Close()
+	var part, n int
+	var snap string
+	var row rowScan
+	dest := row.dest(&part, &snap, &n)
 	for rows.Next() {
-		var part, n int
-		var snap string
-		var row rowScan
-		if err := rows.Scan(row.dest(&part, &snap, &n)...); err != nil {
+		if err := rows.Scan(dest...); err != nil {
 			return err
 		}
 		switch part {

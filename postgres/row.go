@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/outlastmq/outlast"
 )
@@ -23,8 +24,7 @@ func columnLists() map[string]string {
 	texts := make([]string, len(optionalTexts))
 	nulls := make([]string, len(optionalTexts))
 	for i, c := range optionalTexts {
-		texts[i] = "coalesce(o." + c + ", '')"
-		nulls[i] = "''"
+		texts[i], nulls[i] = "o."+c, "NULL::text"
 	}
 	optional := strings.Join(optionalTexts[:], ", ")
 	return map[string]string{
@@ -52,22 +52,34 @@ func columnLists() map[string]string {
 	}
 }
 
-// rowScan receives the columns {{row}}.
+// rowScan receives the columns {{row}}, of one row after another: what it gives away
+// is not its own.
 type rowScan struct {
-	seq                      int64
-	slot                     int16
-	id                       [16]byte
-	typ, kind                string
-	body, bytes              []byte
-	texts                    [len(optionalTexts)]string
-	headers                  *string
-	unheard, notDue, expired bool
-	occurred, due, expires   *time.Time
-	enqueued                 *time.Time
+	seq                              int64
+	slot                             int16
+	id                               [16]byte
+	typ, kind                        lastText
+	body, bytes                      []byte
+	texts                            [len(optionalTexts)]lastText
+	headers                          lastText
+	unheard, notDue, expired         bool
+	occurred, due, expires, enqueued pgtype.Timestamptz
+}
+
+// lastText is a text in which NULL and "" are one. What is the same in the row before,
+// as types and content types mostly are, is kept once.
+type lastText string
+
+func (t *lastText) ScanBytes(b []byte) error {
+	if string(b) != string(*t) {
+		*t = lastText(b)
+	}
+	return nil
 }
 
 func (r *rowScan) dest(before ...any) []any {
-	d := append(before, &r.seq, &r.slot, &r.id, &r.typ, &r.kind, &r.body, &r.bytes)
+	d := append(make([]any, 0, 40), before...)
+	d = append(d, &r.seq, &r.slot, &r.id, &r.typ, &r.kind, &r.body, &r.bytes)
 	for i := range r.texts {
 		d = append(d, &r.texts[i])
 	}
@@ -78,28 +90,28 @@ func (r *rowScan) row() *outlast.Row {
 	row := &outlast.Row{Seq: r.seq, Slot: int(r.slot), NotDue: r.notDue, Expired: r.expired}
 	row.Message = outlast.Message{
 		Envelope: outlast.Envelope{
-			ID: uuid.UUID(r.id).String(), Type: r.typ, Kind: outlast.Kind(r.kind),
-			Key: r.texts[0], Subject: r.texts[1], ContentType: r.texts[2], DataSchema: r.texts[3],
-			CorrelationID: r.texts[4], CausationID: r.texts[5], TraceParent: r.texts[6], TraceState: r.texts[7],
-			Time: utc(r.occurred), EnqueuedAt: utc(r.enqueued), ExpiresAt: utc(r.expires),
+			ID: uuid.UUID(r.id).String(), Type: string(r.typ), Kind: outlast.Kind(r.kind),
+			Key: string(r.texts[0]), Subject: string(r.texts[1]), ContentType: string(r.texts[2]), DataSchema: string(r.texts[3]),
+			CorrelationID: string(r.texts[4]), CausationID: string(r.texts[5]), TraceParent: string(r.texts[6]), TraceState: string(r.texts[7]),
+			Time: r.occurred.Time.UTC(), EnqueuedAt: r.enqueued.Time.UTC(), ExpiresAt: r.expires.Time.UTC(),
 		},
-		Body: r.body, Exchange: r.texts[8], RoutingKey: r.texts[9], MayBeUnheard: r.unheard, Due: utc(r.due),
+		Body: r.body, Exchange: string(r.texts[8]), RoutingKey: string(r.texts[9]), MayBeUnheard: r.unheard, Due: r.due.Time.UTC(),
 	}
 	if r.body == nil {
 		row.Body = r.bytes
 	}
-	row.SetStoredHeaders(decodeHeaders(r.headers))
+	row.SetStoredHeaders(decodeHeaders(string(r.headers)))
 	return row
 }
 
 // decodeHeaders takes values of other types than text as their JSON: a foreign
 // writer may have put numbers there.
-func decodeHeaders(text *string) outlast.Headers {
-	if text == nil || *text == "{}" {
+func decodeHeaders(text string) outlast.Headers {
+	if text == "" || text == "{}" {
 		return nil
 	}
 	var values map[string]json.RawMessage
-	if json.Unmarshal([]byte(*text), &values) != nil {
+	if json.Unmarshal([]byte(text), &values) != nil {
 		return nil // not an object: the CHECK constraint keeps it out
 	}
 	h := make(outlast.Headers, len(values))
@@ -127,9 +139,10 @@ func readRows(rows pgx.Rows, err error) ([]*outlast.Row, error) {
 	}
 	defer rows.Close()
 	var out []*outlast.Row
+	var r rowScan
+	dest := r.dest()
 	for rows.Next() {
-		var r rowScan
-		if err := rows.Scan(r.dest()...); err != nil {
+		if err := rows.Scan(dest...); err != nil {
 			return nil, fmt.Errorf("read a row: %w", err)
 		}
 		out = append(out, r.row())

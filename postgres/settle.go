@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"strconv"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/outlastmq/outlast"
 )
@@ -15,14 +17,14 @@ type refs struct {
 	slots  []int16
 	epochs []int64
 	seqs   []int64
-	ids    []string
+	ids    []pgtype.UUID
 }
 
 func (r *refs) add(row *outlast.Row, epochs map[int]int64) {
 	r.slots = append(r.slots, int16(row.Slot))
 	r.epochs = append(r.epochs, epochs[row.Slot])
 	r.seqs = append(r.seqs, row.Seq)
-	r.ids = append(r.ids, row.ID)
+	r.ids = append(r.ids, pgtype.UUID{Bytes: uuid.MustParse(row.ID), Valid: true})
 }
 
 func (r *refs) args() []any { return []any{r.slots, r.epochs, r.seqs, r.ids} }
@@ -32,10 +34,9 @@ type sentRows struct {
 	refs
 	fates   []int16
 	withins []int64
+	finds   []*string // nil when no row has any
 	keySeqs []int64
 	keys    []string
-	ofs     []int64
-	finds   []string
 }
 
 func (r *sentRows) add(row *outlast.Row, fate outlast.Fate, epochs map[int]int64) {
@@ -46,7 +47,8 @@ func (r *sentRows) add(row *outlast.Row, fate outlast.Fate, epochs map[int]int64
 		return
 	}
 	if text, err := json.Marshal(row.Find); err == nil {
-		r.ofs, r.finds = append(r.ofs, row.Seq), append(r.finds, string(text))
+		// As long as up to this row: the server takes what is missing at the end for NULL.
+		r.finds = append(append(r.finds, make([]*string, len(r.seqs)-1-len(r.finds))...), new(string(text)))
 	}
 	for _, value := range row.Find {
 		r.keySeqs, r.keys = append(r.keySeqs, row.Seq), append(r.keys, value)
@@ -54,7 +56,7 @@ func (r *sentRows) add(row *outlast.Row, fate outlast.Fate, epochs map[int]int64
 }
 
 func (r *sentRows) tracked() []any {
-	return append(r.args(), r.fates, r.withins, r.keySeqs, r.keys, r.ofs, r.finds)
+	return append(r.args(), r.fates, r.withins, r.finds, r.keySeqs, r.keys)
 }
 
 // holds are rows with the reason why they wait.
@@ -90,7 +92,7 @@ func (all *holds) failures() (slots []int32, epochs []int64, ids []string, attem
 	for i, reason := range all.reasons {
 		switch outlast.HeldReason(reason) {
 		case outlast.HeldBackoff, outlast.HeldRefused:
-			slots, epochs, ids = append(slots, int32(all.slots[i])), append(epochs, all.epochs[i]), append(ids, all.ids[i])
+			slots, epochs, ids = append(slots, int32(all.slots[i])), append(epochs, all.epochs[i]), append(ids, all.ids[i].String())
 			attempts, reasons, errors = append(attempts, all.attempts[i]), append(reasons, reason), append(errors, all.errors[i])
 		}
 	}

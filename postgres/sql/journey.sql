@@ -10,24 +10,24 @@ FROM unnest(ARRAY['sent', 'sent_key', 'sent_body', 'fact', 'hearer', 'minute', '
 -- As settle_sent and settle_sent_held; what was deleted here, and nothing else, goes
 -- into the sent log. Business keys were read by the relay: it knows no bad ones.
 WITH r AS MATERIALIZED (
-    SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[], $5::smallint[], $6::bigint[])
-        AS r(slot, epoch, seq, id, fate, within)
+    SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[], $5::smallint[], $6::bigint[], $7::text[])
+        AS r(slot, epoch, seq, id, fate, within, find)
     WHERE EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 ), now AS MATERIALIZED (
     SELECT clock_timestamp() AS at
 ), d AS (
     DELETE FROM {{t}}outbox o USING r WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
-    RETURNING {{gone}}, r.fate, r.within
+    RETURNING {{gone}}, r.fate, r.within, r.find
 ), h AS (
     DELETE FROM {{t}}held o USING r
     WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[]) AND o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
-    RETURNING {{gone}}, r.fate, r.within
+    RETURNING {{gone}}, r.fate, r.within, r.find
 ), a AS NOT MATERIALIZED (
     SELECT * FROM d UNION ALL SELECT * FROM h
 ), k AS (
     INSERT INTO {{t}}sent_key (sent_at, id, value)
     SELECT now.at, a.id, k.value
-    FROM unnest($7::bigint[], $8::text[]) AS k(seq, value) JOIN a ON a.seq = k.seq, now
+    FROM unnest($8::bigint[], $9::text[]) AS k(seq, value) JOIN a ON a.seq = k.seq, now
 ), b AS (
     INSERT INTO {{t}}sent_body (sent_at, enqueued_at, id, body, body_bytes, subject, content_type, data_schema, trace_state, headers, occurred_at, expires_at)
     SELECT now.at, enqueued_at, id, body, body_bytes, subject, content_type, data_schema, trace_state, headers, occurred_at, expires_at
@@ -37,8 +37,8 @@ INSERT INTO {{t}}sent (sent_at, enqueued_at, deadline, id, fate, unheard, type, 
     ordering_key, correlation_id, causation_id, trace_parent, find)
 SELECT now.at, enqueued_at, CASE WHEN within > 0 THEN enqueued_at + within * interval '1 microsecond' END,
     id, fate, may_be_unheard, type, nullif(kind, 'event'), exchange, routing_key,
-    ordering_key, nullif(correlation_id, id::text), causation_id, trace_parent, f.find::jsonb
-FROM a LEFT JOIN unnest($9::bigint[], $10::text[]) AS f(of, find) ON f.of = a.seq, now
+    ordering_key, nullif(correlation_id, id::text), causation_id, trace_parent, find::jsonb
+FROM a, now
 
 -- name: facts_sent
 -- Each branch has its own index in every part. The newest come first; a row that several

@@ -30,15 +30,16 @@ SELECT pg_is_in_recovery()
 -- only), and what lies above cursor, slot by slot in the order given, at most $4 of a
 -- slot and $5 in all, with bodies as long as they stay within $6 bytes together.
 -- A LATERAL with a LIMIT can only be a nested loop over the primary key, whatever
--- the statistics say. Sizes are taken without reading bodies that lie elsewhere.
+-- the statistics say. Each row is visited once; what of its body lies elsewhere is read
+-- only when it is sent.
 WITH w AS MATERIALIZED (
     SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS w(slot, late, cursor, ord)
 ), found AS MATERIALIZED (
     SELECT f.*, sum(f.size) OVER (ORDER BY f.ord, f.seq ROWS UNBOUNDED PRECEDING) AS running
     FROM (
-        SELECT w.ord, w.slot, x.seq, x.size
+        SELECT w.ord, x.*
         FROM w CROSS JOIN LATERAL (
-            SELECT p.seq, coalesce(octet_length(p.body), octet_length(p.body_bytes))::bigint AS size
+            SELECT p.*, coalesce(octet_length(p.body), octet_length(p.body_bytes)) AS size
             FROM {{t}}outbox p WHERE p.slot = w.slot AND p.seq > w.cursor
             ORDER BY p.seq LIMIT $4::int
         ) x LIMIT $5::int
@@ -52,12 +53,10 @@ FROM w CROSS JOIN LATERAL (
     SELECT p.seq, p.id FROM {{t}}outbox p
     WHERE p.slot = w.slot AND p.seq > w.late AND p.seq <= w.cursor
     ORDER BY p.seq LIMIT $7::int
-) l LIMIT $7::int)
+) l WHERE w.late < w.cursor LIMIT $7::int)
 UNION ALL
 SELECT 2, '', 0, {{row}}
-FROM found f CROSS JOIN LATERAL (
-    SELECT * FROM {{t}}outbox p WHERE p.slot = f.slot AND p.seq = f.seq LIMIT 1
-) o WHERE f.running <= $6::bigint OR f.running = f.size
+FROM found o WHERE o.running <= $6::bigint OR o.running = o.size
 
 -- name: late
 -- Names of the rows of each slot above $2, up to $3, as the snapshot $5 shows them: a
@@ -101,27 +100,27 @@ SELECT coalesce((SELECT array_agg(l.slot) FROM l), '{}')::int[], pg_current_xact
 -- A row that somebody holds meanwhile is deleted there; held is not touched otherwise.
 WITH d AS (
     DELETE FROM {{t}}outbox o
-    USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[]) AS r(slot, epoch, seq, id)
+    USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
     WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
         AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
     RETURNING 1
 )
 DELETE FROM {{t}}held o
-USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[]) AS r(slot, epoch, seq, id)
+USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
 WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[])
     AND o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_sent_held
 DELETE FROM {{t}}held o
-USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[]) AS r(slot, epoch, seq, id)
+USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
 WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_hold
 WITH d AS (
     DELETE FROM {{t}}outbox o
-    USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[],
+    USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[],
         $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::text[])
         AS r(slot, epoch, seq, id, reason, route_exchange, route_type, wait, attempts, error)
     WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
@@ -142,7 +141,7 @@ UPDATE {{t}}held o SET reason = r.reason, route_exchange = r.route_exchange, rou
     attempts = r.attempts, error = nullif(r.error, ''),
     -- What waited for its time counts as enqueued when it stops to: see settled_look.
     enqueued_at = CASE WHEN o.reason = 'due' AND r.reason <> 'due' THEN clock_timestamp() ELSE o.enqueued_at END
-FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[],
+FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[],
     $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::text[])
     AS r(slot, epoch, seq, id, reason, route_exchange, route_type, wait, attempts, error)
 WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
@@ -153,7 +152,7 @@ WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
 -- fact of a message that was due later occurred when it was written.
 WITH d AS (
     DELETE FROM {{t}}held o
-    USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[]::uuid[]) AS r(slot, epoch, seq, id)
+    USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
     WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
         AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
     RETURNING o.*
