@@ -1,8 +1,14 @@
 package postgres_test
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/servers"
@@ -61,10 +67,50 @@ func TestS02_SearchPathLeadsNowhere(t *testing.T) {
 		t.Errorf("%d rows went to the decoys", decoyed)
 	}
 	var open int
+	// TestS02_LimitsCallNothingOfTheCallers is about the exception.
 	must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_proc WHERE pronamespace = 'shop'::regnamespace
-		AND NOT coalesce(array_to_string(proconfig, ';'), '') LIKE CASE WHEN prosecdef
+		AND proname <> 'outlast_limits_ok' AND NOT coalesce(array_to_string(proconfig, ';'), '') LIKE CASE WHEN prosecdef
 			THEN 'search_path=pg_catalog, pg_temp%' ELSE 'search_path=pg_catalog%' END`).Scan(&open))
 	if open != 0 {
 		t.Errorf("%d of our functions run with the caller's search path", open)
+	}
+}
+
+// TestS02_LimitsCallNothingOfTheCallers: the check of the limits runs with the search path
+// of whoever writes, because setting another costs too much. Functions and operators of
+// somebody else that come before PostgreSQL's own are not called by it.
+func TestS02_LimitsCallNothingOfTheCallers(t *testing.T) {
+	t.Parallel()
+	address := servers.Database(t)
+	admin := openURL(t, address)
+	must(t, postgres.Store(admin).Migrations().Up(t.Context(), 0))
+	decoys := `CREATE SCHEMA decoy;
+		CREATE FUNCTION decoy.caught() RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''the decoy was called''; END';`
+	for _, f := range []string{
+		"octet_length(text) RETURNS integer", "octet_length(bytea) RETURNS integer", "num_nonnulls(text, bytea) RETURNS integer",
+		"concat(text, text) RETURNS text", "concat(text, text, text, text, text, text, text, text, text, text) RETURNS text",
+		"format(text, text, text) RETURNS text",
+	} {
+		_, returned, _ := strings.Cut(f, "RETURNS ")
+		decoys += "CREATE FUNCTION decoy." + f + " LANGUAGE sql AS 'SELECT decoy.caught(); SELECT NULL::" + returned + "';"
+	}
+	for i, o := range []string{"= text", "~ text", "!~ text", "<> text", "<= integer", "= integer", "> integer", "<> integer"} {
+		name, of, _ := strings.Cut(o, " ")
+		decoys += fmt.Sprintf(`CREATE FUNCTION decoy.o%[1]d(%[3]s, %[3]s) RETURNS boolean LANGUAGE sql AS 'SELECT decoy.caught(); SELECT NULL::boolean';
+			CREATE OPERATOR decoy.%[2]s (LEFTARG = %[3]s, RIGHTARG = %[3]s, FUNCTION = decoy.o%[1]d);`, i, name, of)
+	}
+	must(t, exec(t.Context(), admin, decoys))
+	conn, err := pgx.Connect(t.Context(), address)
+	must(t, err)
+	defer conn.Close(t.Context())
+	_, err = conn.Exec(t.Context(), "SET search_path = decoy, pg_catalog")
+	must(t, err)
+	const insert = `INSERT INTO public.outlast_outbox (type, ordering_key, body, headers) VALUES ($1, $2, '{}', '{"a":"b"}')`
+	_, err = conn.Exec(t.Context(), insert, "order.placed.v1", "order-1")
+	must(t, err)
+	var refused *pgconn.PgError
+	_, err = conn.Exec(t.Context(), insert, "order.placed.v1", "a\nb")
+	if !errors.As(err, &refused) || refused.ConstraintName != "outlast_check_ordering_key" {
+		t.Errorf("a key with a control character: %v", err)
 	}
 }
