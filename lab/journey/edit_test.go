@@ -22,7 +22,7 @@ func TestTruthEdited(t *testing.T) {
 	s.open("--allow-edit", "--audit", filepath.Join(t.TempDir(), "another.jsonl"))
 	s.relay(s.world.Broker)
 	s.group("stock", s.broker, nil)
-	c, err := outlast.NewConsumer(outlast.ConsumerConfig{Group: "billing", Store: s.billing.store, Broker: rabbitmq.Broker(s.broker), Handlers: []outlast.Handler{
+	s.consume(outlast.ConsumerConfig{Group: "billing", Store: s.billing.store, Broker: rabbitmq.Broker(s.broker), Handlers: []outlast.Handler{
 		outlast.Handle(orderPlaced, func(ctx context.Context, tx outlast.Tx, m outlast.Received[placed]) error {
 			if m.Body.OrderID == "" {
 				return outlast.DeadLetter(errors.New("an order without an id"))
@@ -30,8 +30,6 @@ func TestTruthEdited(t *testing.T) {
 			_, err := tx.ExecContext(ctx, "INSERT INTO effect (grp, id) VALUES ('billing', $1)", m.ID+" "+m.Body.OrderID+" "+m.CausationID)
 			return err
 		})}})
-	must(t, err)
-	run(t, c.Run)
 	s.hears(2)
 	old := s.publish(1, 0)[0]
 	s.handles("stock", 1)

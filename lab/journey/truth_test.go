@@ -172,10 +172,15 @@ func (s *stage) relay(broker string, args ...string) *rig.Process {
 // binding is there, when group returns.
 func (s *stage) group(name, broker string, fail func(string) error) (stop func()) {
 	s.Helper()
-	c, err := outlast.NewConsumer(groupOf(name, s.billing.store, broker, fail))
+	return s.consume(groupOf(name, s.billing.store, broker, fail))
+}
+
+func (s *stage) consume(conf outlast.ConsumerConfig) (stop func()) {
+	s.Helper()
+	c, err := outlast.NewConsumer(conf)
 	must(s, err)
 	stop = run(s, c.Run)
-	eventually(s, name+" has subscribed", func() bool {
+	eventually(s, conf.Group+" has subscribed", func() bool {
 		subscriptions := c.Health().Subscriptions
 		up := func(h outlast.SubscriptionHealth) bool { return !h.Standby && h.Link.State == outlast.LinkUp }
 		return slices.ContainsFunc(subscriptions, up)
