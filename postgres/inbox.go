@@ -63,16 +63,17 @@ func (t *inboxTx) mark(ctx context.Context) error {
 		}
 		fresh = fresh || m.Key != ""
 	}
-	rows, err := t.conn.Query(ctx, t.s.sql.Get("mark"), t.group, sources, ids, hashes, times)
-	if err != nil {
-		return err
-	}
+	results := t.send(ctx, func(b *pgx.Batch) { b.Queue(t.s.sql.Get("mark"), t.group, sources, ids, hashes, times) })
+	rows, _ := results.Query() // its error is the rows' too
 	ours := make(map[markKey]bool, n)
-	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (k markKey, err error) {
+	_, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k markKey, err error) {
 		err = row.Scan(&k.source, &k.id)
 		ours[k] = true
 		return k, err
 	})
+	if closing := results.Close(); err == nil {
+		err = closing
+	}
 	if err != nil {
 		return err
 	}
@@ -93,19 +94,19 @@ func (t *inboxTx) mark(ctx context.Context) error {
 }
 
 // markOne does the same for one message by statements that the server need not plan for
-// each, as it does when the number of marks is a parameter's. They go together: one way
-// to the server and back, and a second one only for a message that was known.
+// each, as it does when the number of marks is a parameter's. They go together with BEGIN:
+// one way to the server and back, and a second one only for a message that was known.
 func (t *inboxTx) markOne(ctx context.Context, m *outlast.Mark) error {
-	batch := &pgx.Batch{}
-	batch.Queue(t.s.sql.Get("mark_one"), t.group, m.Source, m.ID, m.Hash, instant(m.EnqueuedAt))
-	if m.Redelivered {
-		batch.Queue(t.s.sql.Get("unsuspect_one"), t.group, m.Source, m.ID)
-	}
 	look := func(b *pgx.Batch) { b.Queue(t.s.sql.Get("marked_one"), t.group, m.Source, m.ID, m.Key) }
-	if m.Key != "" {
-		look(batch)
-	}
-	results := t.conn.SendBatch(ctx, batch)
+	results := t.send(ctx, func(b *pgx.Batch) {
+		b.Queue(t.s.sql.Get("mark_one"), t.group, m.Source, m.ID, m.Hash, instant(m.EnqueuedAt))
+		if m.Redelivered {
+			b.Queue(t.s.sql.Get("unsuspect_one"), t.group, m.Source, m.ID)
+		}
+		if m.Key != "" {
+			look(b)
+		}
+	})
 	tag, err := results.Exec()
 	if err == nil && m.Redelivered {
 		_, err = results.Exec()
@@ -118,7 +119,7 @@ func (t *inboxTx) markOne(ctx context.Context, m *outlast.Mark) error {
 		err = t.lookOne(results, m, fresh)
 	case !fresh:
 		if err = results.Close(); err == nil {
-			batch = &pgx.Batch{}
+			batch := &pgx.Batch{}
 			look(batch)
 			results = t.conn.SendBatch(ctx, batch)
 			err = t.lookOne(results, m, fresh)

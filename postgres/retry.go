@@ -53,7 +53,7 @@ type retryTx struct {
 
 func (t *retryTx) claim(ctx context.Context, group string, types []string) (time.Duration, error) {
 	for _, name := range []string{"retry_claim", "retry_claim_first"} {
-		found, err := t.read(t.conn.QueryRow(ctx, t.s.sql.Get(name), group, types))
+		found, err := t.take(ctx, name, group, types)
 		if err != nil {
 			return 0, err
 		}
@@ -76,6 +76,20 @@ func (t *retryTx) claim(ctx context.Context, group string, types []string) (time
 		pause = busyPause
 	}
 	return pause, nil
+}
+
+// take runs a statement that claims, the first one with BEGIN.
+func (t *retryTx) take(ctx context.Context, name, group string, types []string) (bool, error) {
+	query := t.s.sql.Get(name)
+	if t.tx != nil {
+		return t.read(t.conn.QueryRow(ctx, query, group, types))
+	}
+	results := t.send(ctx, func(b *pgx.Batch) { b.Queue(query, group, types) })
+	found, err := t.read(results.QueryRow())
+	if closing := results.Close(); err == nil {
+		err = closing
+	}
+	return found, err
 }
 
 func (t *retryTx) read(row pgx.Row) (bool, error) {

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,7 +67,8 @@ type store struct {
 	conf       settings
 	sql        sqlfile.Queries
 	migrations []sqlfile.Migration
-	err        error // of the construction
+	err        error       // of the construction
+	prepares   atomic.Bool // a handler has prepared statements
 
 	facts   facts
 	settled settledClock

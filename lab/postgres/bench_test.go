@@ -41,3 +41,20 @@ func BenchmarkIdlePick(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkHandle is what one message costs besides the broker: the mark, one INSERT of the
+// handler, COMMIT.
+func BenchmarkHandle(b *testing.B) {
+	db, store := open(b)
+	must(b, exec(b.Context(), db, "CREATE TABLE charges (id text)"))
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			tx := begin(b, store)
+			if _, err := tx.Tx().ExecContext(b.Context(), charge, "a"); err != nil {
+				b.Error(err)
+			}
+			must(b, tx.Commit(b.Context()))
+		}
+	})
+}
