@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -158,12 +157,7 @@ type subscription struct {
 	ch         *amqp.Channel
 	deliveries <-chan amqp.Delivery
 	closed     chan *amqp.Error
-	stale      func()
-
-	// alive is held for reading during an acknowledgement: none is on its way any
-	// more when end returns, so that it can never meet another channel's tags.
-	alive sync.RWMutex
-	over  bool
+	acks       *acks
 }
 
 func (s *subscriber) subscribe(session *session) (*subscription, error) {
@@ -171,7 +165,8 @@ func (s *subscriber) subscribe(session *session) (*subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	sub := &subscription{session: session, name: "outlast-" + rand.Text(), ch: ch, stale: func() { s.b.staleAcks.Add(1) }}
+	sub := &subscription{session: session, name: "outlast-" + rand.Text(), ch: ch,
+		acks: newAcks(s.c.Prefetch, ch.Ack, func() { s.b.staleAcks.Add(1) })}
 	sub.closed = ch.NotifyClose(make(chan *amqp.Error, 1))
 	err = session.call("subscribe", func() (err error) {
 		if err = ch.Qos(s.c.Prefetch, 0, false); err != nil {
@@ -190,23 +185,13 @@ func (s *subscriber) subscribe(session *session) (*subscription, error) {
 // end closes the channel, by which the broker takes back what was not acknowledged,
 // in order. A basic.cancel with work in hand would let the next consumer overtake it.
 func (sub *subscription) end() {
-	sub.alive.Lock()
-	sub.over = true
-	sub.alive.Unlock()
+	sub.acks.end()
 	_ = sub.session.call("close a channel", sub.ch.Close) // already closed, or it ends with the session
 }
 
 // ack does nothing once the subscription has ended: the broker delivers again then,
 // and the tag would belong to another message.
-func (sub *subscription) ack(tag uint64) bool {
-	sub.alive.RLock()
-	defer sub.alive.RUnlock()
-	if sub.over || sub.ch.Ack(tag, false) != nil {
-		sub.stale()
-		return false
-	}
-	return true
-}
+func (sub *subscription) ack(tag uint64) bool { return sub.acks.ack(tag) }
 
 func (s *subscriber) receive(ctx context.Context, session *session, sub *subscription) error {
 	again := time.NewTimer(reassertPause())
@@ -233,6 +218,7 @@ func (s *subscriber) deliver(sub *subscription, d amqp.Delivery) {
 		problem = errors.Join(problem, impostor)
 	}
 	tag := d.DeliveryTag
+	sub.acks.delivered(tag)
 	delivery := outlast.NewDelivery(m, s.queue(), d.Redelivered, func() bool { return sub.ack(tag) })
 	delivery.Session, delivery.Tag = sub.name, tag
 	if planted.On(planted.RawTag) {

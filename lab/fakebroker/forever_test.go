@@ -51,7 +51,7 @@ func TestF63_NothingIsGivenBackToTheBroker(t *testing.T) {
 	ids := []string{"fails", "panics", "snoozes", "down", "dead", "no-order", "hangs"}
 	var mu sync.Mutex
 	methods := map[string]int{}
-	acked := make(chan uint64, 100)
+	acked, settled := make(chan uint64, 100), map[uint64]bool{}
 	server := fakebroker.New(t, fakebroker.Script{
 		Instead: func(_ *fakebroker.Channel, class, method uint16) bool {
 			mu.Lock()
@@ -72,7 +72,16 @@ func TestF63_NothingIsGivenBackToTheBroker(t *testing.T) {
 					Header: fakebroker.Properties(uint64(len(body)), id, field("ce-id", id), field("ce-type", "order.placed.v1"), field("ce-source", "orders"))})
 			}
 		},
-		Acked: func(_ *fakebroker.Channel, tag uint64, _ bool) { acked <- tag },
+		Acked: func(_ *fakebroker.Channel, tag uint64, multiple bool) {
+			for earlier := uint64(1); earlier < tag; earlier++ {
+				if multiple && !settled[earlier] {
+					settled[earlier] = true
+					acked <- earlier
+				}
+			}
+			settled[tag] = true
+			acked <- tag
+		},
 	})
 	store, hanging := memory.NewStore(), make(chan struct{})
 	consumer, err := outlast.NewConsumer(outlast.ConsumerConfig{
@@ -130,7 +139,7 @@ func TestF63_NothingIsGivenBackToTheBroker(t *testing.T) {
 			t.Errorf("method 60.%s was sent %d times", never, n)
 		}
 	}
-	if methods["80"] != 6 || methods["20"] != 1 {
+	if n := methods["80"]; n < 1 || n > 6 || methods["20"] != 1 {
 		t.Errorf("methods of class 60: %v", methods)
 	}
 }

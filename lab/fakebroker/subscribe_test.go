@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -57,10 +58,12 @@ func plain(id string, fields ...[]byte) fakebroker.Publish {
 type ackSeen struct {
 	connection int
 	tag        uint64
+	multiple   bool
 }
 
 // TestF50_F61_AcksBelongToTheirSession: a delivery is acknowledged once, and on the
 // connection that it came from or not at all, although tags begin anew on the next one.
+// One command may tell of several: they are done then, and of its own connection.
 func TestF50_F61_AcksBelongToTheirSession(t *testing.T) {
 	t.Parallel()
 	acks := make(chan ackSeen, 100)
@@ -73,10 +76,7 @@ func TestF50_F61_AcksBelongToTheirSession(t *testing.T) {
 			conns <- ch.Conn
 		},
 		Acked: func(ch *fakebroker.Channel, tag uint64, multiple bool) {
-			if multiple {
-				t.Error("acknowledged with multiple")
-			}
-			acks <- ackSeen{ch.Conn.Number(), tag}
+			acks <- ackSeen{ch.Conn.Number(), tag, multiple}
 		},
 	})
 	b := broker(server.URL())
@@ -87,7 +87,7 @@ func TestF50_F61_AcksBelongToTheirSession(t *testing.T) {
 	}
 	old[0].Ack()
 	old[0].Ack() // the second is nothing
-	if got := next(t, "an acknowledgement", acks); got != (ackSeen{1, 1}) {
+	if got := next(t, "an acknowledgement", acks); got != (ackSeen{1, 1, false}) {
 		t.Fatalf("%v", got)
 	}
 	next(t, "the connection", conns).Cut()
@@ -100,11 +100,44 @@ func TestF50_F61_AcksBelongToTheirSession(t *testing.T) {
 	}
 	work.Wait()
 	fresh[49].Ack()
-	if got := next(t, "an acknowledgement", acks); got != (ackSeen{2, 50}) {
+	if got := next(t, "an acknowledgement", acks); got != (ackSeen{2, 50, false}) {
 		t.Errorf("an acknowledgement of the old session settled %v", got)
 	}
 	if n := b.(interface{ StaleAcks() uint64 }).StaleAcks(); n != 49 {
 		t.Errorf("%d stale acknowledgements were counted, want 49", n)
+	}
+	settled := map[uint64]bool{50: true}
+	settle := func(done ...uint64) {
+		t.Helper()
+		for _, tag := range done {
+			fresh[tag-1].Ack()
+		}
+		for left := len(done); left > 0; {
+			got := next(t, "an acknowledgement", acks)
+			for tag := uint64(1); tag <= got.tag; tag++ {
+				switch {
+				case settled[tag] || tag < got.tag && !got.multiple:
+				case !slices.Contains(done, tag):
+					t.Fatalf("%+v settles %d, which is not done", got, tag)
+				default:
+					settled[tag] = true
+					left--
+				}
+			}
+			if !settled[got.tag] || got.connection != 2 {
+				t.Fatalf("%+v settles nothing", got)
+			}
+		}
+	}
+	settle(9, 7, 3)       // with gaps before and between them
+	settle(5, 4, 2, 1, 6) // from the first one on, up to 7
+	var rest []uint64
+	for tag := uint64(10); tag < 50; tag++ {
+		rest = append(rest, tag)
+	}
+	settle(append(rest, 8)...) // all that is left
+	if len(settled) != 50 {
+		t.Errorf("%d are settled, want 50", len(settled))
 	}
 }
 
