@@ -191,8 +191,9 @@ func NewDelivery(m *Message, queue string, redelivered bool, ack func() bool) *D
 }
 
 // Ack tells the broker that the message is safe elsewhere, and reports whether
-// that was said: not the second time, and not when the session has ended. Whether
-// the broker has heard it, nobody knows.
+// that was said: not the second time, and not when the session has ended. An adapter
+// may say it some milliseconds later, with others. Whether the broker has heard it,
+// nobody knows.
 func (d *Delivery) Ack() bool {
 	return d.settled.CompareAndSwap(false, true) && d.ack != nil && d.ack()
 }
