@@ -33,6 +33,9 @@ type Account struct {
 	// of their key and another type, which may be when a route is held.
 	Inverted int `json:"inverted"`
 	Across   int `json:"across"`
+	// Delayed would be Inverted, but the first copy missed the group by our hand, and a second one
+	// came: another group had it in order.
+	Delayed int `json:"delayed,omitempty"`
 	// Innocent are dead letters that no handler condemned, Spared the poison that took effect.
 	Innocent int `json:"innocent"`
 	Spared   int `json:"spared"`
@@ -66,6 +69,7 @@ func (a *Account) Add(b Account) {
 	a.Doubled += b.Doubled
 	a.Inverted += b.Inverted
 	a.Across += b.Across
+	a.Delayed += b.Delayed
 	a.Innocent += b.Innocent
 	a.Spared += b.Spared
 }
@@ -78,19 +82,52 @@ type sentLine struct {
 	at       time.Time
 }
 
+// course is the order in which a group's effects came.
+type course struct {
+	inverted []inversion
+	inOrder  map[string]bool // ids with a key
+}
+
+type inversion struct {
+	id, typ string
+	seq     int64
+	story   string
+}
+
 // check asks the ledgers, which are independent of Outlast's own tables.
 func (s *stage) check(ctx context.Context, report *Report) error {
+	var courses []course
 	for _, group := range s.groups() {
-		a, err := s.account(ctx, group)
+		c := course{inOrder: map[string]bool{}}
+		a, err := s.account(ctx, group, &c)
 		if err != nil {
 			return err
 		}
-		report.Accounts = append(report.Accounts, a)
+		report.Accounts, courses = append(report.Accounts, a), append(courses, c)
+	}
+	for i := range courses {
+		report.Accounts[i].judgeOrder(i, courses, s.gapsSoFar())
 	}
 	return nil
 }
 
-func (s *stage) account(ctx context.Context, group string) (Account, error) {
+// judgeOrder tells messages that we kept from a group for a while from those that Outlast did
+// not keep in order. A publish goes to all groups at once: when another one has the message in
+// order, it was published in order.
+func (a *Account) judgeOrder(own int, courses []course, gaps []gap) {
+	for _, v := range courses[own].inverted {
+		missed := slices.ContainsFunc(gaps, func(g gap) bool { return g.explains(a.Group, v.typ, v.seq) })
+		elsewhere := slices.ContainsFunc(courses, func(c course) bool { return c.inOrder[v.id] })
+		if missed && elsewhere {
+			a.Delayed++
+			continue
+		}
+		a.Inverted++
+		a.tell(a.Inverted, "%s", v.story)
+	}
+}
+
+func (s *stage) account(ctx context.Context, group string, c *course) (Account, error) {
 	a := Account{Group: group}
 	sent, err := s.sent(ctx, group)
 	if err != nil {
@@ -103,7 +140,7 @@ func (s *stage) account(ctx context.Context, group string) (Account, error) {
 		}
 	}
 	ended := map[string]bool{}
-	if err := s.checkEffects(ctx, &a, sent, ended); err != nil {
+	if err := s.checkEffects(ctx, &a, c, sent, ended); err != nil {
 		return a, err
 	}
 	if err := s.checkDead(ctx, &a, sent, ended); err != nil {
@@ -183,7 +220,7 @@ func (s *stage) sent(ctx context.Context, group string) (map[string]sentLine, er
 }
 
 // checkEffects walks through the effects in the order of their coming.
-func (s *stage) checkEffects(ctx context.Context, a *Account, sent map[string]sentLine, ended map[string]bool) error {
+func (s *stage) checkEffects(ctx context.Context, a *Account, c *course, sent map[string]sentLine, ended map[string]bool) error {
 	rows, err := s.databases[s.database(a.Group)].QueryContext(ctx, `SELECT seq, id, type, key, n, attempt, process, at FROM ledger_effect WHERE grp = $1 ORDER BY seq`, a.Group)
 	if err != nil {
 		return err
@@ -220,10 +257,12 @@ func (s *stage) checkEffects(ctx context.Context, a *Account, sent map[string]se
 		at := [2]string{e.key, e.typ}
 		switch {
 		case e.n < latest[at]:
-			a.Inverted++
-			a.tell(a.Inverted, "out of order, after n %d: %s, written %s", latest[at], e, m.at.Format("15:04:05.000"))
+			c.inverted = append(c.inverted, inversion{e.id, e.typ, m.seq, fmt.Sprintf("out of order, after n %d: %s, written %s", latest[at], e, m.at.Format("15:04:05.000"))})
 		case e.n < latestOf[e.key]:
 			a.Across++
+			c.inOrder[e.id] = true
+		default:
+			c.inOrder[e.id] = true
 		}
 		latest[at], latestOf[e.key] = max(latest[at], e.n), max(latestOf[e.key], e.n)
 	}

@@ -47,10 +47,12 @@ func TestLedgersFindWhatIsBroken(t *testing.T) {
 	}
 	// The last but one, and what came before of its type, was written while a binding was gone.
 	s := &stage{databases: map[string]*sql.DB{"orders": db, "audit": db}, gaps: []gap{{Group: "audit", Types: []string{"order.changed.v1"}, To: 11, What: "a test"}}}
-	got, err := s.account(t.Context(), "audit")
+	c := course{inOrder: map[string]bool{}}
+	got, err := s.account(t.Context(), "audit", &c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	got.judgeOrder(0, []course{c}, s.gaps)
 	want := Account{Group: "audit", Committed: 11, Effects: 9, Dead: 2, Lost: 1, Explained: 1, Ghosts: 1, Doubled: 1, Inverted: 1, Across: 1, Innocent: 1, Spared: 1}
 	stories := got.Stories
 	got.Stories = nil
@@ -59,5 +61,29 @@ func TestLedgersFindWhatIsBroken(t *testing.T) {
 	}
 	if broken := got.Broken(); len(broken) != 6 {
 		t.Errorf("broken: %q, want 6 kinds", broken)
+	}
+}
+
+// TestOrderIsExcusedOnlyByWhatWeDid: a message that came late is excused when we kept its first copy
+// from the group, and another group had it in order; nothing less excuses it.
+func TestOrderIsExcusedOnlyByWhatWeDid(t *testing.T) {
+	gaps := []gap{{Group: "audit", Types: []string{"order.placed.v1"}, To: 7}}
+	late := func(seq int64) course {
+		return course{inverted: []inversion{{id: "m", typ: "order.placed.v1", seq: seq}}}
+	}
+	elsewhere := course{inOrder: map[string]bool{"m": true}}
+	for _, c := range []struct {
+		what    string
+		courses []course
+		excused bool
+	}{
+		{"missed by our hand, in order elsewhere", []course{late(7), elsewhere}, true},
+		{"missed by our hand, late elsewhere too", []course{late(7), late(7)}, false},
+		{"written after all was there, in order elsewhere", []course{late(8), elsewhere}, false},
+	} {
+		a := Account{Group: "audit"}
+		if a.judgeOrder(0, c.courses, gaps); (a.Delayed == 1) != c.excused || a.Delayed+a.Inverted != 1 {
+			t.Errorf("%s: %+v", c.what, a)
+		}
 	}
 }

@@ -98,9 +98,9 @@ func (r *Report) Kinds() map[string]int {
 // Print writes the report for people.
 func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "\nseed %d: %d faults in %s; at rest %s after the last\n", r.Seed, r.Made(), r.Length, r.Rest.Took.Round(time.Second))
-	fmt.Fprintf(w, "%-8s %10s %8s %6s %6s %10s %7s %8s %9s %13s\n", "group", "committed", "effects", "dead", "lost", "(by hand)", "ghosts", "doubled", "disorder", "(other type)")
+	fmt.Fprintf(w, "%-8s %10s %8s %6s %6s %10s %7s %8s %9s %9s %13s\n", "group", "committed", "effects", "dead", "lost", "(by hand)", "ghosts", "doubled", "disorder", "(delayed)", "(other type)")
 	for _, a := range r.Accounts {
-		fmt.Fprintf(w, "%-8s %10d %8d %6d %6d %10d %7d %8d %9d %13d\n", a.Group, a.Committed, a.Effects, a.Dead, a.Lost, a.Explained, a.Ghosts, a.Doubled, a.Inverted, a.Across)
+		fmt.Fprintf(w, "%-8s %10d %8d %6d %6d %10d %7d %8d %9d %9d %13d\n", a.Group, a.Committed, a.Effects, a.Dead, a.Lost, a.Explained, a.Ghosts, a.Doubled, a.Inverted, a.Delayed, a.Across)
 	}
 	for _, a := range r.Accounts {
 		for _, story := range a.Stories {
