@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/storm/role"
 )
 
@@ -39,6 +41,8 @@ type Account struct {
 	// Innocent are dead letters that no handler condemned, Spared the poison that took effect.
 	Innocent int `json:"innocent"`
 	Spared   int `json:"spared"`
+	// Suspected are dead because processes died with them in hand, which we had killed.
+	Suspected int `json:"suspected,omitempty"`
 	// Stories tell of the first of each kind.
 	Stories []string `json:"stories,omitempty"`
 }
@@ -72,6 +76,7 @@ func (a *Account) Add(b Account) {
 	a.Delayed += b.Delayed
 	a.Innocent += b.Innocent
 	a.Spared += b.Spared
+	a.Suspected += b.Suspected
 }
 
 type sentLine struct {
@@ -284,6 +289,22 @@ func (e effectLine) String() string {
 	return fmt.Sprintf("seq %d %s %s of %s, n %d, attempt %d, by %s at %s", e.seq, e.typ, e.id, e.key, e.n, e.attempt, e.process, e.at.Format("15:04:05.000"))
 }
 
+// killsProcess is how many processes must have died with a message in hand for it to be a dead letter.
+const killsProcess = 3
+
+// killed is how many processes of a group this run has killed.
+func (s *stage) killed(group string) (n int) {
+	if s.timeline == nil {
+		return 0
+	}
+	for _, l := range s.timeline.Lines() {
+		if strings.HasPrefix(l.Name, "kill "+group+"-") {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *stage) checkDead(ctx context.Context, a *Account, sent map[string]sentLine, ended map[string]bool) error {
 	rows, err := s.databases[s.database(a.Group)].QueryContext(ctx, `SELECT id, reason, error, attempts, last_at FROM outlast_dead WHERE grp = $1 ORDER BY seq`, a.Group)
 	if err != nil {
@@ -307,6 +328,8 @@ func (s *stage) checkDead(ctx context.Context, a *Account, sent map[string]sentL
 		case ended[id]:
 			a.Doubled++
 			a.tell(a.Doubled, "dead and took effect, or dead twice: %s", id)
+		case reason == outlast.DeadKills && s.killed(a.Group) >= killsProcess:
+			a.Suspected++
 		case !m.poison:
 			a.Innocent++
 			a.tell(a.Innocent, "innocent: %s %s of %s, %s after %d attempts at %s: %s", m.typ, id, m.key, reason, attempts, at.Format("15:04:05.000"), text.String)
