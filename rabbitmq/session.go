@@ -242,7 +242,10 @@ func (s *session) channel() (*amqp.Channel, uint16, error) {
 		ch, err = s.conn.Channel()
 		return err
 	})
-	return ch, s.opened, err
+	if err != nil {
+		return nil, 0, err // the broker's answer may still come
+	}
+	return ch, s.opened, nil
 }
 
 // aside runs f on a channel of its own, for what may end in a channel error.
