@@ -30,6 +30,9 @@ type Link struct {
 	Since time.Time
 	// Reason is for people: the last error without secrets, or why the broker blocks.
 	Reason string
+	// Expires is when the first certificate of the connection ends, the broker's or this
+	// side's own: after it no connection can be made. Zero without TLS, and while down.
+	Expires time.Time
 }
 
 // LinkState is up, down or blocked.

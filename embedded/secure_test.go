@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -128,6 +129,17 @@ func TestS26_CertificatesRotate(t *testing.T) {
 	if text := fmt.Sprint(findings); !strings.Contains(text, "the server's certificate ends") || !strings.Contains(text, "the client's certificate ends") {
 		t.Errorf("%s", text)
 	}
+	links := make(chan outlast.Link, 10)
+	ctx, stop := context.WithCancel(testContext(t))
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.Publisher(outlast.PublisherConfig{Results: func([]outlast.Result) {}, Link: func(l outlast.Link) { links <- l }}).Run(ctx)
+	}()
+	if l := <-links; l.State != outlast.LinkUp || time.Until(l.Expires) <= 0 {
+		t.Errorf("a link that does not tell when its certificates end: %+v", l)
+	}
+	stop()
+	<-ended
 	if _, err := nats.Broker("tls://"+at, nats.TLS(&tls.Config{RootCAs: roots})).Topology().Examine(testContext(t)); err == nil {
 		t.Error("connected without a certificate")
 	}

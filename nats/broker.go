@@ -312,6 +312,14 @@ type link struct {
 	denied chan string // subjects that the server refused, newest kept
 }
 
+func (l *link) expires() time.Time {
+	state, err := l.TLSConnectionState()
+	if err != nil {
+		return time.Time{} // no TLS
+	}
+	return tlsfile.Expires(state, l.config)
+}
+
 // dial connects to one of the addresses, tried in random order. onDenied, when
 // set, hears the subjects that this user may not publish to.
 func (b *broker) dial(ctx context.Context, role string, onDenied func(subject string)) (*link, error) {
@@ -440,12 +448,17 @@ type linkReporter struct {
 	report func(outlast.Link)
 	last   outlast.Link
 	told   linklog.Log
+	// expires is when the first certificate of the present connection ends.
+	expires time.Time
 }
 
 func (r *linkReporter) set(state outlast.LinkState, err error) {
 	l := outlast.Link{State: state}
 	if err != nil {
 		l.Reason = err.Error()
+	}
+	if state == outlast.LinkUp {
+		l.Expires = r.expires
 	}
 	if l.State == r.last.State && l.Reason == r.last.Reason {
 		return

@@ -103,6 +103,7 @@ func (p *publisher) runSession(ctx context.Context, state *linkReporter) (bool, 
 	p.session = s
 	p.mu.Unlock()
 	defer p.detach()
+	state.expires = l.expires()
 	state.set(outlast.LinkUp, nil)
 	if state.told.Due(outlast.LinkUp) {
 		p.log.Info("publishing to nats", "broker", p.b.address)

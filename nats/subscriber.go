@@ -123,6 +123,7 @@ func (s *subscriber) runSession(ctx context.Context, state *linkReporter) (up bo
 		defer close(asserted)
 		s.keepDeclared(ctx, l, level)
 	}()
+	state.expires = l.expires()
 	state.set(outlast.LinkUp, nil)
 	if state.told.Due(outlast.LinkUp) {
 		s.log.Info("subscribed to nats", "queue", s.queue(), "broker", s.b.address)

@@ -143,11 +143,13 @@ type ownGauges struct {
 	t                                           *Telemetry
 	all                                         []metric.Observable
 	slots, closed, progress, linkUp, linkBlocks metric.Float64ObservableGauge
+	certificates                                metric.Float64ObservableGauge
 }
 
 func (t *Telemetry) ownGauges(b *builder) *ownGauges {
-	g := &ownGauges{t: t, slots: b.gauge(slots), closed: b.gauge(closedRoutes), progress: b.gauge(progress), linkUp: b.gauge(linkUp), linkBlocks: b.gauge(linkBlocked)}
-	g.all = []metric.Observable{g.slots, g.closed, g.progress, g.linkUp, g.linkBlocks}
+	g := &ownGauges{t: t, slots: b.gauge(slots), closed: b.gauge(closedRoutes), progress: b.gauge(progress), linkUp: b.gauge(linkUp), linkBlocks: b.gauge(linkBlocked),
+		certificates: b.gauge(certificateExpiry)}
+	g.all = []metric.Observable{g.slots, g.closed, g.progress, g.linkUp, g.linkBlocks, g.certificates}
 	return g
 }
 
@@ -160,6 +162,9 @@ func (g *ownGauges) observe(_ context.Context, o metric.Observer) error {
 		of := metric.WithAttributes(service, label("link", what))
 		o.ObserveFloat64(g.linkUp, flag(link.State == outlast.LinkUp), of)
 		o.ObserveFloat64(g.linkBlocks, flag(link.State == outlast.LinkBlocked), of)
+		if !link.Expires.IsZero() {
+			o.ObserveFloat64(g.certificates, float64(link.Expires.Unix()), of)
+		}
 	}
 	if t.leased { // this process has a relay
 		of := metric.WithAttributes(service)

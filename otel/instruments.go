@@ -64,6 +64,8 @@ var (
 		"1 while a connection works: link is relay, or the name of a queue that this process is to serve."}
 	linkBlocked = Instrument{"outlast.link.blocked", gauge, "{connection}", []string{"link"},
 		"1 while the broker is connected and takes no messages."}
+	certificateExpiry = Instrument{"outlast.link.certificate.expiry.timestamp", gauge, "s", []string{"link"},
+		"When the first certificate of a connection by TLS ends, the broker's or this side's own, in seconds since 1970."}
 	handled = Instrument{"outlast.handled", counter, "{message}", []string{"group", "type", "outcome"},
 		"Ends of messages and of tries, each counted after its commit: ok, duplicate, deferred (waits for a retry), behind (waits for an earlier one of its key), ignored (waits for a build that knows its type), dead, expired."}
 	commitToHandled = Instrument{"outlast.commit_to_handled", histogram, "s", []string{"group", "type"},
@@ -129,7 +131,7 @@ var (
 // Instruments lists every metric of this package.
 func Instruments() []Instrument {
 	return []Instrument{
-		enqueued, outcomes, settledRows, commitToConfirm, progress, lapsed, slots, closedRoutes, linkUp, linkBlocked,
+		enqueued, outcomes, settledRows, commitToConfirm, progress, lapsed, slots, closedRoutes, linkUp, linkBlocked, certificateExpiry,
 		handled, commitToHandled, replayed, failures,
 		pending, oldestPending, neverAttempted, parked, oldestParked, drainETA, relays,
 		relaysPaused, retrying, retryOldest, retryOverdue, dead, deadOldest, paused, sampledAt, sampleFailures,

@@ -47,7 +47,7 @@ func observed(t *testing.T) *prometheus.Exporter {
 	telemetry.OnEnqueued(t.Context(), []*outlast.Message{m})
 	telemetry.OnResults([]outlast.Published{{Row: row, Outcome: outlast.OutcomeConfirmed, Sent: time.Now()}})
 	telemetry.OnSettled(&outlast.Settlement{Sent: []*outlast.Row{row}}, nil)
-	telemetry.OnLink("relay", outlast.Link{State: outlast.LinkUp})
+	telemetry.OnLink("relay", outlast.Link{State: outlast.LinkUp, Expires: time.Unix(1_800_000_000, 0)})
 	telemetry.OnLeases(outlast.RelayScope, "one", 256, 1)
 	_, done := telemetry.Around(t.Context(), &outlast.Delivered{Message: m, Group: "billing", Attempt: 1})
 	h := outlast.Handled{Group: "billing", Message: m, Result: outlast.HandledOK, Acked: true, Replays: 1, Duration: time.Second}
@@ -67,6 +67,7 @@ func TestExporter(t *testing.T) {
 			`outlast_relay_outcomes_total{outcome="confirmed",service="billing",type="order.placed.v1"} 1`,
 			`outlast_handled_total{group="billing",outcome="ok",service="billing",type="order.placed.v1"} 1`,
 			`outlast_outbox_oldest_pending_age_seconds{service="billing"} 0`,
+			`outlast_link_certificate_expiry_timestamp_seconds{link="relay",service="billing"} 1.8e+09`,
 			`outlast_relay_slots{service="billing"} 256`,
 			`messaging_client_sent_messages_total{messaging_destination_name="outlast.events:order.placed.v1",messaging_operation_name="publish",messaging_system="memory"} 1`,
 			`messaging_process_duration_seconds_count{`,

@@ -174,7 +174,11 @@ func (p *publisher) link(state outlast.LinkState, reason string) {
 
 // linkLocked reports a change, and logs it.
 func (p *publisher) linkLocked(state outlast.LinkState, reason string) {
-	p.events.link(outlast.Link{State: state, Since: time.Now(), Reason: reason})
+	l := outlast.Link{State: state, Since: time.Now(), Reason: reason}
+	if p.session != nil && state != outlast.LinkDown {
+		l.Expires = p.session.expires
+	}
+	p.events.link(l)
 	switch {
 	case reason == "stopped" || !p.told.Due(state):
 	case state == outlast.LinkUp:

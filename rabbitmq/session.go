@@ -25,12 +25,14 @@ type session struct {
 	address address
 	// certificates are findings about when those of this connection end.
 	certificates []outlast.Finding
-	conn         *amqp.Connection
-	wire         *wire
-	maxSize      int           // negotiated frame_max
-	dead         chan struct{} // closed when the connection has ended
-	began        time.Time
-	tasks        sync.WaitGroup // everything started for this session
+	// expires is when the first of them ends.
+	expires time.Time
+	conn    *amqp.Connection
+	wire    *wire
+	maxSize int           // negotiated frame_max
+	dead    chan struct{} // closed when the connection has ended
+	began   time.Time
+	tasks   sync.WaitGroup // everything started for this session
 
 	opening sync.Mutex // one channel is opened at a time
 	opened  uint16     // number of the channel that the broker opened last
@@ -88,13 +90,18 @@ func (b *broker) dialOne(ctx context.Context, a address, purpose string) (*sessi
 	op := "connect to " + a.String()
 	limited, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	conn, certificates, err := b.dialSocket(limited, a)
+	conn, tlsConfig, err := b.dialSocket(limited, a)
 	if err != nil {
 		return nil, &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: err}
 	}
 	s := &session{
-		b: b, address: a, certificates: certificates, dead: make(chan struct{}), began: time.Now(), onBlocked: func(bool, string) {},
+		b: b, address: a, dead: make(chan struct{}), began: time.Now(), onBlocked: func(bool, string) {},
 		lanes: map[uint16]*lane{}, pending: map[uint16]returnedMethod{},
+	}
+	if secure, ok := conn.(*tls.Conn); ok {
+		state := secure.ConnectionState()
+		s.certificates = tlsfile.Findings("rabbitmq "+a.String(), state, tlsConfig, time.Now())
+		s.expires = tlsfile.Expires(state, tlsConfig)
 	}
 	s.wire = newWire(conn, s)
 	stop := context.AfterFunc(limited, func() { s.wire.abort(context.Cause(limited)) })
@@ -123,7 +130,7 @@ func (b *broker) dialOne(ctx context.Context, a address, purpose string) (*sessi
 // dialSocket has no TCP_USER_TIMEOUT: it would also end a connection that the broker
 // deliberately does not read from during an alarm. Heartbeats bound the silence of a
 // dead peer, and the wire's watchdog a write that goes nowhere.
-func (b *broker) dialSocket(ctx context.Context, a address) (net.Conn, []outlast.Finding, error) {
+func (b *broker) dialSocket(ctx context.Context, a address) (net.Conn, *tls.Config, error) {
 	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
 	conn, err := dialer.DialContext(ctx, "tcp", a.hostPort())
 	if err != nil || !a.tls {
@@ -139,7 +146,7 @@ func (b *broker) dialSocket(ctx context.Context, a address) (net.Conn, []outlast
 		conn.Close()
 		return nil, nil, fmt.Errorf("verify the broker by TLS: %w", err)
 	}
-	return client, tlsfile.Findings("rabbitmq "+a.String(), client.ConnectionState(), config, time.Now()), nil
+	return client, config, nil
 }
 
 func (b *broker) amqpConfig(a address, purpose string) amqp.Config {

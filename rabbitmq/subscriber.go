@@ -30,7 +30,8 @@ type subscriber struct {
 
 	last     outlast.Link
 	told     linklog.Log
-	asserted string // the last failure of a later assertion, so that it is logged once
+	expires  time.Time // of the present session's certificates
+	asserted string    // the last failure of a later assertion, so that it is logged once
 
 	current atomic.Pointer[subscription] // for planted.RawTag
 }
@@ -117,6 +118,9 @@ func (s *subscriber) link(state outlast.LinkState, reason string) {
 		return
 	}
 	now := outlast.Link{State: state, Since: time.Now(), Reason: reason}
+	if state == outlast.LinkUp {
+		now.Expires = s.expires
+	}
 	if state == s.last.State {
 		now.Since = s.last.Since
 	}
@@ -145,6 +149,7 @@ func (s *subscriber) once(ctx context.Context) error {
 	if planted.On(planted.RawTag) {
 		s.current.Store(sub)
 	}
+	s.expires = session.expires
 	s.link(outlast.LinkUp, "")
 	return s.receive(ctx, session, sub)
 }

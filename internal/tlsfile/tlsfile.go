@@ -60,6 +60,9 @@ const soon = 14 * 24 * time.Hour
 func Findings(subject string, state tls.ConnectionState, config *tls.Config, now time.Time) []outlast.Finding {
 	var all []outlast.Finding
 	add := func(whose string, c *x509.Certificate) {
+		if c == nil {
+			return
+		}
 		f := outlast.Finding{Subject: subject, Level: outlast.FindingOK, Text: whose + " certificate ends " + c.NotAfter.UTC().Format(time.RFC3339)}
 		if c.NotAfter.Sub(now) < soon {
 			f.Level, f.Hint = outlast.FindingWarn, "rotate it: Outlast reads the files at every connect, without a restart"
@@ -67,15 +70,34 @@ func Findings(subject string, state tls.ConnectionState, config *tls.Config, now
 		}
 		all = append(all, f)
 	}
-	if len(state.PeerCertificates) > 0 {
-		add("the server's", state.PeerCertificates[0])
-	}
-	if config != nil && len(config.Certificates) > 0 {
-		if leaf := config.Certificates[0].Leaf; leaf != nil {
-			add("the client's", leaf)
-		} else if c, err := x509.ParseCertificate(config.Certificates[0].Certificate[0]); err == nil {
-			add("the client's", c)
+	server, client := certificates(state, config)
+	add("the server's", server)
+	add("the client's", client)
+	return all
+}
+
+// Expires is when the first of the certificates that [Findings] tells of ends.
+func Expires(state tls.ConnectionState, config *tls.Config) time.Time {
+	var first time.Time
+	server, client := certificates(state, config)
+	for _, c := range []*x509.Certificate{server, client} {
+		if c != nil && (first.IsZero() || c.NotAfter.Before(first)) {
+			first = c.NotAfter
 		}
 	}
-	return all
+	return first
+}
+
+// certificates returns nil for one that was not shown.
+func certificates(state tls.ConnectionState, config *tls.Config) (server, client *x509.Certificate) {
+	if len(state.PeerCertificates) > 0 {
+		server = state.PeerCertificates[0]
+	}
+	if config != nil && len(config.Certificates) > 0 {
+		client = config.Certificates[0].Leaf
+		if client == nil {
+			client, _ = x509.ParseCertificate(config.Certificates[0].Certificate[0])
+		}
+	}
+	return server, client
 }

@@ -167,12 +167,14 @@ func TestS26_CertificatesRotateUnderLoad(t *testing.T) {
 	}
 }
 
-// TestS26_DoctorTellsWhenCertificatesEnd: weeks before they do.
-func TestS26_DoctorTellsWhenCertificatesEnd(t *testing.T) {
+// TestS26_DoctorAndLinksTellWhenCertificatesEnd: the doctor weeks before they do, and
+// every connection, for the metric and its alert.
+func TestS26_DoctorAndLinksTellWhenCertificatesEnd(t *testing.T) {
 	t.Parallel()
 	s := startSecured(t)
 	cert, key := s.ours.Files("client", time.Now().Add(1000*time.Hour))
-	findings, err := broker(s.url, rabbitmq.CACertificate(s.ours.File), rabbitmq.ClientCertificate(cert, key)).Topology().Examine(t.Context())
+	b := broker(s.url, rabbitmq.CACertificate(s.ours.File), rabbitmq.ClientCertificate(cert, key))
+	findings, err := b.Topology().Examine(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +190,20 @@ func TestS26_DoctorTellsWhenCertificatesEnd(t *testing.T) {
 	}
 	if l := level("the client's"); l != outlast.FindingOK {
 		t.Errorf("the client's: %s", l)
+	}
+
+	g := group("billing", "order.placed.v1")
+	apply(t, b, g)
+	sub, _ := subscriber(t, b, outlast.SubscriberConfig{Group: g, Prefetch: 1})
+	_, r := publisher(t, b)
+	for what, side := range map[string]*recorder{"publisher": r, "subscriber": sub} {
+		side.link(outlast.LinkUp)
+		side.mu.Lock()
+		left := time.Until(side.links[len(side.links)-1].Expires)
+		side.mu.Unlock()
+		if left < 47*time.Hour || left > 48*time.Hour { // the server's, which ends first
+			t.Errorf("the %s's link expires in %v", what, left)
+		}
 	}
 }
 
