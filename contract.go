@@ -3,6 +3,7 @@ package outlast
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,6 +32,7 @@ type contract struct {
 	routing  string
 	key      []int // index path of the field tagged "key"; nil when there is none
 	find     []findField
+	show     []string
 	err      error
 }
 
@@ -57,7 +59,8 @@ func OnExchange(exchange, routingKey string) ContractOption {
 
 // Event declares a fact that any number of groups may hear: Event[Placed]("order.placed", 1).
 // The field of T tagged `outlast:"key"` is the ordering key; by those tagged
-// `outlast:"find"` the message can be found (outlast find VALUE).
+// `outlast:"find"` the message can be found (outlast find VALUE), and those tagged
+// `outlast:"show"`, wherever they are in T, are what the console does not mask.
 func Event[T any](name string, major int, opts ...ContractOption) Contract[T] {
 	return declare[T](KindEvent, name, major, opts)
 }
@@ -99,6 +102,9 @@ func declare[T any](kind Kind, name string, major int, opts []ContractOption) Co
 	if c.find, err = findFields(t); err != nil {
 		bad.add("find", fmt.Sprintf("at most %d exported fields of string, integer or fmt.Stringer type", MaxFind), err.Error())
 	}
+	if c.show, err = showPaths(t); err != nil {
+		bad.add("show", fmt.Sprintf("at most %d exported fields, with names of at most %d bytes in all", MaxShow, maxShowBytes), err.Error())
+	}
 	c.err = bad.err(fmt.Sprintf("declare %s %s", kind, quoted(name)), "")
 	return Contract[T]{c}
 }
@@ -128,7 +134,7 @@ func (c Contract[T]) Message(body T, opts ...MessageOption) Message {
 	if d.key != nil {
 		m.Envelope.Key = keyText(reflect.ValueOf(body), d.key)
 	}
-	m.Within = d.within
+	m.Within, m.Show = d.within, slices.Clone(d.show)
 	for _, f := range d.find {
 		if value := keyText(reflect.ValueOf(body), f.path); value != "" {
 			if m.Find == nil {

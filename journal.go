@@ -222,15 +222,18 @@ const (
 // StoredHeaders returns what a store writes into the column headers: the user's
 // headers and those parts of the envelope that have no column of their own.
 func (m *Message) StoredHeaders() Headers {
-	if len(m.Find) == 0 && m.Within == 0 {
+	if len(m.Find) == 0 && len(m.Show) == 0 && m.Within == 0 {
 		return m.Headers
 	}
-	h := make(Headers, len(m.Headers)+2)
+	h := make(Headers, len(m.Headers)+3)
 	for name, value := range m.Headers {
 		h[name] = value
 	}
 	if len(m.Find) > 0 {
 		h[headerFind] = findText(m.Find)
+	}
+	if len(m.Show) > 0 {
+		h[headerShow] = showText(m.Show)
 	}
 	if m.Within > 0 {
 		h[headerWithin] = strconv.FormatInt(m.Within.Milliseconds(), 10)
@@ -243,6 +246,10 @@ func (m *Message) SetStoredHeaders(h Headers) {
 	if text, ok := h[headerFind]; ok {
 		m.Find = parseFind(text)
 		delete(h, headerFind)
+	}
+	if text, ok := h[headerShow]; ok {
+		m.Show = parseShow(text)
+		delete(h, headerShow)
 	}
 	if text, ok := h[headerWithin]; ok {
 		m.Within = parseWithin(text)

@@ -33,9 +33,11 @@ const (
 	MaxAttribute     = 255      // bytes of a subject, correlation id, causation id, schema, content type
 	MaxTraceState    = 512      // bytes of a tracestate, as W3C Trace Context advises
 	MaxFind          = 8        // business keys of a message
+	MaxShow          = 32       // fields of a body that are not masked
 	MaxDelay         = 366 * 24 * time.Hour
 	Buckets          = 64 // public and fixed for ever; see Bucket
 	maxErrorTextSize = 4 << 10
+	maxShowBytes     = 1 << 10
 )
 
 // Headers are what a user adds to a message: short texts by name. Names are
@@ -87,6 +89,10 @@ type Envelope struct {
 	// Find holds the business keys that the message can be found by: the fields of its
 	// contract tagged `outlast:"find"`, by name. At most MaxFind, values up to 255 bytes.
 	Find map[string]string `json:"find,omitempty"`
+	// Show holds the paths of the fields of the body that people may see who may look at
+	// the message: those of its contract tagged `outlast:"show"`. At most MaxShow, 1 KiB.
+	// See [Envelope.Shown].
+	Show []string `json:"show,omitempty"`
 	// Within is how soon after its enqueue every group should have handled it, in whole
 	// milliseconds; zero means that the contract does not say.
 	Within time.Duration `json:"within_ns,omitempty"`
@@ -253,6 +259,7 @@ func (m *Message) Validate(maxBody int) error {
 	bad.instant("time", m.Time)
 	bad.instant("due", m.Due)
 	bad.find(m.Find)
+	bad.show(m.Show)
 	if m.Within < 0 || m.Within > MaxDelay {
 		bad.add("within", "0 to 366 days", m.Within)
 	}

@@ -75,6 +75,9 @@ func EncodeHeaders(m *Message) []WireHeader {
 	if len(m.Find) > 0 {
 		add(headerFind, findText(m.Find))
 	}
+	if len(m.Show) > 0 {
+		add(headerShow, showText(m.Show))
+	}
 	if m.Within > 0 {
 		add(headerWithin, strconv.FormatInt(m.Within.Milliseconds(), 10))
 	}
@@ -195,6 +198,8 @@ func (f *fieldErrors) decodeHeader(m *Message, h WireHeader) {
 		instant(&m.SettledBefore)
 	case headerFind: // what cannot be read there is not the message's fault
 		m.Find = parseFind(h.Value)
+	case headerShow:
+		m.Show = parseShow(h.Value)
 	case headerWithin:
 		m.Within = parseWithin(h.Value)
 	default:

@@ -350,26 +350,15 @@ func (x *Console) body(w http.ResponseWriter, r *http.Request) {
 func (x *Console) bodyDeed(ctx context.Context, r *http.Request) (*deed, func(context.Context) (*outlast.Item, error), error) {
 	where := r.PostFormValue("where")
 	group, id := r.PostFormValue("group"), r.PostFormValue("id")
-	type lister = func(context.Context, outlast.Filter) ([]outlast.Item, error)
-	var list func(outlast.OperatorStore) lister
-	var show func(outlast.OperatorStore) func(context.Context) (*outlast.Item, error)
+	var list func(outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error)
 	switch where {
 	case "pending", "held":
 		r.PostForm.Del("group")
-		list = func(s outlast.OperatorStore) lister { return s.Outbox().List }
-		show = func(s outlast.OperatorStore) func(context.Context) (*outlast.Item, error) {
-			return func(ctx context.Context) (*outlast.Item, error) { return s.Outbox().Show(ctx, id) }
-		}
+		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) { return s.Outbox().List }
 	case "retry":
-		list = func(s outlast.OperatorStore) lister { return s.Retries().List }
-		show = func(s outlast.OperatorStore) func(context.Context) (*outlast.Item, error) {
-			return func(ctx context.Context) (*outlast.Item, error) { return s.Retries().Show(ctx, group, id) }
-		}
+		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) { return s.Retries().List }
 	case "dead":
-		list = func(s outlast.OperatorStore) lister { return s.Dead().List }
-		show = func(s outlast.OperatorStore) func(context.Context) (*outlast.Item, error) {
-			return func(ctx context.Context) (*outlast.Item, error) { return s.Dead().Show(ctx, group, id) }
-		}
+		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) { return s.Dead().List }
 	default:
 		return nil, nil, invalid("where", "pending, held, retry or dead", "another text")
 	}
@@ -381,5 +370,6 @@ func (x *Console) bodyDeed(ctx context.Context, r *http.Request) (*deed, func(co
 		return nil, nil, err
 	}
 	d.permission, d.what = ViewBody, "view body"
-	return d, show(d.place.Store.Operator()), nil
+	read := bodyReader(d.place.Store.Operator(), where, group)
+	return d, func(ctx context.Context) (*outlast.Item, error) { return read(ctx, id) }, nil
 }

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"net/url"
@@ -24,6 +25,7 @@ var functions = template.FuncMap{
 	"upper":   strings.ToUpper,
 	"minute":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") },
 	"dict":    dict,
+	"shown":   shownValue,
 	"movedBy": func(t journey.Track) string { return t.MovedBy() },
 	"add":     func(a, b int) int { return a + b },
 }
@@ -86,4 +88,13 @@ func plural(n int, noun string) string {
 		return grouped(n) + " " + strings.TrimSuffix(noun, "y") + "ies"
 	}
 	return grouped(n) + " " + noun + "s"
+}
+
+// shownValue is a value of a body as a page shows it; its end is cut off when it is long.
+func shownValue(v json.RawMessage) string {
+	const most = 200
+	if len(v) <= most {
+		return string(v)
+	}
+	return strings.ToValidUTF8(string(v[:most]), "") + "…"
 }

@@ -79,6 +79,7 @@ type spot struct {
 	May   map[string]bool
 	Body  *shownBody
 	Edits bool // people may edit here, with the permission to
+	Shown []outlast.Shown
 }
 
 func (x *Console) message(ctx context.Context, who *Identity, r *http.Request) (*view, error) {
@@ -142,12 +143,43 @@ func (x *Console) spots(ctx context.Context, who *Identity, id string) (all []sp
 				s.May = mayOf(who, x.sourceOf(ctx, x.places[i]), s.Envelope.Type)
 			}
 			s.Edits = x.c.AllowEdit
-			if s.May[string(View)] {
-				all = append(all, s)
+			if !s.May[string(View)] {
+				continue
 			}
+			s.Shown = x.shownOf(ctx, &s)
+			all = append(all, s)
 		}
 	}
 	return all
+}
+
+// shownOf reads the fields of a body that its contract does not mask.
+func (x *Console) shownOf(ctx context.Context, s *spot) []outlast.Shown {
+	if len(s.Envelope.Show) == 0 {
+		return nil
+	}
+	item, err := bodyReader(s.Place.Store.Operator(), s.Where, s.Group)(ctx, s.Envelope.ID)
+	if err != nil { // it may have moved on since; the page shows the rest
+		x.c.Log.Warn("read the fields that a contract shows", "place", s.Place.Name, "error", x.c.Redact(err.Error()))
+		return nil
+	}
+	if item.Envelope.Type != s.Envelope.Type { // another message took its place
+		return nil
+	}
+	return item.Envelope.Shown(item.Body)
+}
+
+// bodyReader returns what reads a whole row, nil for a place without bodies.
+func bodyReader(s outlast.OperatorStore, where, group string) func(context.Context, string) (*outlast.Item, error) {
+	switch where {
+	case "pending", "held":
+		return s.Outbox().Show
+	case "retry":
+		return func(ctx context.Context, id string) (*outlast.Item, error) { return s.Retries().Show(ctx, group, id) }
+	case "dead":
+		return func(ctx context.Context, id string) (*outlast.Item, error) { return s.Dead().Show(ctx, group, id) }
+	}
+	return nil
 }
 
 // shownBody is a body as a page shows it.

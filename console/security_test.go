@@ -247,6 +247,26 @@ func TestS24_BodiesAreSeenOnlyWithARecord(t *testing.T) {
 	}
 }
 
+// The fields that a contract shows are seen with the right to look at the message alone, and
+// the others by nobody without a record, in the outbox as well as in the groups.
+func TestS24_FieldsAreMaskedButForThoseThatTheContractShows(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	m := message()
+	m.Body, m.Show = []byte(`{"order_id":"secret-7","lines":[{"city":"Lund <b>","street":"secret-8"},{"city":7.50}]}`), []string{"lines.city", "total"}
+	f.bury(f.publish(m), "x")
+	f.who = "viewer"
+	a := f.page("message?id="+m.ID, "masked but for these fields", "lines.city", "Lund", "7.50", "total not there")
+	if n := strings.Count(a.words(), "masked but for these fields"); n != 2 { // pending and dead
+		t.Errorf("shown at %d places:\n%s", n, a.words())
+	}
+	lacks(t, a, "secret-", "<b>", "See the body")
+	f.who = "other" // may see bodies, of other services
+	if a := f.get("message?id=" + m.ID); strings.Contains(a.text, "Lund") {
+		t.Errorf("shown to people of another service:\n%s", a.words())
+	}
+}
+
 // slowStore counts what waits only when the question is given up.
 type slowStore struct{ *memory.Store }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/outlastmq/outlast"
@@ -42,6 +43,7 @@ func clone(m *outlast.Message) *outlast.Message {
 	c := *m
 	c.Body = bytes.Clone(m.Body)
 	c.Headers, c.Find = maps.Clone(m.Headers), maps.Clone(m.Find)
+	c.Show = slices.Clone(m.Show)
 	return &c
 }
 

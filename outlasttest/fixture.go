@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -268,6 +269,9 @@ func wantMessage(t testing.TB, got, wanted *outlast.Message) {
 	}
 	if !maps.Equal(got.Find, wanted.Find) {
 		t.Fatalf("business keys: got %v, want %v", got.Find, wanted.Find)
+	}
+	if !slices.Equal(got.Show, wanted.Show) {
+		t.Fatalf("fields to show: got %v, want %v", got.Show, wanted.Show)
 	}
 	want(t, "within", got.Within, wanted.Within)
 	if !bytes.Equal(got.Body, wanted.Body) {

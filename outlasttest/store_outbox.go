@@ -62,6 +62,7 @@ func full() *outlast.Message {
 	m.TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	m.TraceState = "vendor=value"
 	m.Find = map[string]string{"order_id": "o-\"7\" 鍵", "customer": "100% _me_ \\ 'x'"}
+	m.Show = []string{"note", "lines.片"}
 	m.Within = 90 * time.Second
 	m.Headers = outlast.Headers{"tenant": "zürich", "a.b-c_d": "", "n": "2147483648", "json": `{"a":"b\\c"}`}
 	m.Body = []byte(`{"note":"a\nb","path":"C:\\x","text":"ünïcode 🙂"}`)

@@ -20,13 +20,14 @@ var (
 	ShipmentSent = outlast.Event[Shipment]("shipment.sent", 1)
 )
 
-// Order is what a customer wants and how it is paid.
+// Order is what a customer wants and how it is paid. The console masks the card and the
+// customer.
 type Order struct {
-	OrderID  string `json:"order_id"`
+	OrderID  string `json:"order_id" outlast:"show"`
 	Customer string `json:"customer" outlast:"key"`
-	Item     string `json:"item"`
-	Quantity int    `json:"quantity"`
-	Cents    int64  `json:"cents"`
+	Item     string `json:"item" outlast:"show"`
+	Quantity int    `json:"quantity" outlast:"show"`
+	Cents    int64  `json:"cents" outlast:"show"`
 	Card     string `json:"card"`
 }
 
