@@ -354,11 +354,17 @@ func (x *Console) bodyDeed(ctx context.Context, r *http.Request) (*deed, func(co
 	switch where {
 	case "pending", "held":
 		r.PostForm.Del("group")
-		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) { return s.Outbox().List }
+		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
+			return s.Outbox().List
+		}
 	case "retry":
-		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) { return s.Retries().List }
+		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
+			return s.Retries().List
+		}
 	case "dead":
-		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) { return s.Dead().List }
+		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
+			return s.Dead().List
+		}
 	default:
 		return nil, nil, invalid("where", "pending, held, retry or dead", "another text")
 	}
