@@ -173,7 +173,7 @@ func (s *storm) heal(ctx context.Context) error {
 // finishLoad ends the producers; with a number of messages to write, when they have: a slow
 // machine may need as long again.
 func (s *storm) finishLoad(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, healLimit+s.Length)
+	patient, cancel := context.WithTimeout(ctx, healLimit+s.Length)
 	defer cancel()
 	for _, name := range s.stage.names {
 		m := s.stage.cast[name]
@@ -186,7 +186,8 @@ func (s *storm) finishLoad(ctx context.Context) error {
 			}
 			select {
 			case <-m.program.Ended():
-			case <-ctx.Done():
+			case <-patient.Done():
+				s.timeline.Mark(name + " has not written all of its messages: too slow a machine")
 			}
 		}
 		if err := m.stop(ctx); err != nil {
