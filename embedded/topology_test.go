@@ -35,6 +35,18 @@ func TestTopology(t *testing.T) {
 		t.Fatalf("applied: %v, %v", found, err)
 	}
 
+	// Every service declares both exchanges. The stream of commands is missed when somebody
+	// handles some.
+	both := []outlast.Exchange{{Name: outlast.EventExchange}, {Name: outlast.CommandExchange}}
+	if found, err = top.Check(ctx, outlast.Topology{Exchanges: both, Groups: wanted.Groups}); err != nil || len(found) != 0 {
+		t.Fatalf("without a command: %v, %v", found, err)
+	}
+	commanded := group("stock", false)
+	commanded.Bindings = []outlast.Binding{{Exchange: outlast.CommandExchange, Type: "order.place.v1"}}
+	if found, err = top.Check(ctx, outlast.Topology{Exchanges: both, Groups: []outlast.GroupTopology{commanded}}); err != nil || len(found) != 2 {
+		t.Fatalf("with one: %v, %v", found, err)
+	}
+
 	// A further type is added to the filter; the ones that are there stay.
 	more := g
 	more.Bindings = []outlast.Binding{{Exchange: outlast.EventExchange, Type: "order.paid.v1"}}

@@ -87,7 +87,9 @@ func (t topology) Check(ctx context.Context, want outlast.Topology) (found []out
 			case "":
 				found = append(found, t.b.compareStream(exchange, info.Config).found...)
 			case outlast.CodeNotFound:
-				found = append(found, missing(fmt.Sprintf("stream %q", StreamName(exchange))))
+				if exchange != outlast.CommandExchange || hearsCommands(want.Groups) { // see examineStream
+					found = append(found, missing(fmt.Sprintf("stream %q", StreamName(exchange))))
+				}
 			default:
 				return err
 			}
@@ -104,6 +106,13 @@ func (t topology) Check(ctx context.Context, want outlast.Topology) (found []out
 		return nil
 	})
 	return found, err
+}
+
+func hearsCommands(groups []outlast.GroupTopology) bool {
+	return slices.ContainsFunc(groups, func(g outlast.GroupTopology) bool {
+		_, ok := filtersOf(g, 0)[outlast.CommandExchange]
+		return ok
+	})
 }
 
 func missing(object string) outlast.TopologyDifference {

@@ -9,7 +9,7 @@ import (
 	"github.com/outlastmq/outlast/journey"
 )
 
-// openConsole serves the console on the databases of the demo, when a flag asks for it,
+// openConsole serves the console on the databases and the broker of the demo, when a flag asks for it,
 // and returns what ends it.
 func (d *demo) openConsole(ctx context.Context) (end func() error, err error) {
 	if d.f.console == "" {
@@ -22,6 +22,12 @@ func (d *demo) openConsole(ctx context.Context) (end func() error, err error) {
 	c := console.Config{Loopback: true, Audit: audit}
 	for _, db := range d.databases {
 		c.Places = append(c.Places, journey.Place{Name: "shop: " + db.Service, Store: db.Store})
+	}
+	if c.Broker, err = demoBrokerAt(d.broker, nil); err == nil {
+		c.Declared, err = d.topology(c.Broker)
+	}
+	if err != nil {
+		return nil, errors.Join(err, audit.Close())
 	}
 	o, err := openConsole(&consoleFlags{listen: d.f.console}, c)
 	if err != nil {

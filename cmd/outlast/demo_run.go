@@ -30,6 +30,7 @@ type demo struct {
 	ownBroker bool
 	api       string
 	databases []*shop.Database
+	broker    string // where the services find it
 	orders    *load
 	// acceptedBefore is the number of orders accepted before the outage.
 	acceptedBefore int64

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/outlastmq/outlast"
@@ -31,6 +32,7 @@ func (d *demo) setUp(ctx context.Context, servers demoServers) error {
 	if err := d.openDatabases(ctx, database); err != nil {
 		return err
 	}
+	d.broker = broker
 	var err error
 	if d.fleet, err = newFleet(d.dir, []string{demoDatabaseEnv + "=" + database, demoBrokerEnv + "=" + broker}); err != nil {
 		return err
@@ -90,26 +92,41 @@ func (d *demo) checkQueues(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	for _, db := range d.databases {
-		topology, err := shop.Topology(shop.Config{Service: db.Service, Database: db, Broker: broker})
-		if err != nil {
+	topology, err := d.topology(broker)
+	if err != nil {
+		return err
+	}
+	for _, g := range topology.Groups {
+		queue := g.Queue(0)
+		depth, err := broker.Topology().Depth(ctx, queue)
+		switch {
+		case outlast.CodeOf(err) == outlast.CodeNotFound:
+		case err != nil:
 			return err
-		}
-		for _, g := range topology.Groups {
-			queue := g.Queue(0)
-			depth, err := broker.Topology().Depth(ctx, queue)
-			switch {
-			case outlast.CodeOf(err) == outlast.CodeNotFound:
-			case err != nil:
-				return err
-			case depth.Messages > 0 || depth.Consumers > 0:
-				return &outlast.Error{Op: "demo", Code: outlast.CodeConflict,
-					Err:  fmt.Errorf("the queue %q exists with %s and %s", queue, plural(depth.Messages, "message"), plural(depth.Consumers, "consumer")),
-					Hint: "give the demo a virtual host of its own"}
-			}
+		case depth.Messages > 0 || depth.Consumers > 0:
+			return &outlast.Error{Op: "demo", Code: outlast.CodeConflict,
+				Err:  fmt.Errorf("the queue %q exists with %s and %s", queue, plural(depth.Messages, "message"), plural(depth.Consumers, "consumer")),
+				Hint: "give the demo a virtual host of its own"}
 		}
 	}
 	return nil
+}
+
+// topology is what the broker must have for the whole shop.
+func (d *demo) topology(broker outlast.Broker) (all outlast.Topology, err error) {
+	for _, db := range d.databases {
+		t, err := shop.Topology(shop.Config{Service: db.Service, Database: db, Broker: broker})
+		if err != nil {
+			return all, err
+		}
+		all.Groups = append(all.Groups, t.Groups...)
+		for _, x := range t.Exchanges {
+			if !slices.Contains(all.Exchanges, x) {
+				all.Exchanges = append(all.Exchanges, x)
+			}
+		}
+	}
+	return all, nil
 }
 
 // clearUp ends every process and removes temporary data, unless something went wrong
