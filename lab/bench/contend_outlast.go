@@ -19,17 +19,19 @@ func (h settledHook) OnSettled(s *outlast.Settlement, _ []outlast.Lease) { h(len
 // warnings shows what goes wrong in an actor; the rest is silent.
 var warnings = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 
-// relayOutlast is the relay with its default settings.
-func relayOutlast(ctx context.Context, t *task, done func(int)) error {
-	return withStore(ctx, t.Database, 20, func(_ *sql.DB, store outlast.Store) error {
-		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: messageSource, Store: store,
-			Broker: brokerAt(t.Broker), Interval: t.Interval,
-			Hooks: []outlast.Hook{settledHook(done)}, Logger: warnings})
-		if err != nil {
-			return err
-		}
-		return relay.Run(ctx)
-	})
+// relayOutlast is the relay with its default settings, of which tracking is one.
+func relayOutlast(tracking bool) actor {
+	return func(ctx context.Context, t *task, done func(int)) error {
+		return withStore(ctx, t.Database, 20, func(_ *sql.DB, store outlast.Store) error {
+			relay, err := outlast.NewRelay(outlast.RelayConfig{Source: messageSource, Store: store,
+				Broker: brokerAt(t.Broker), Interval: t.Interval, NoTracking: !tracking,
+				Hooks: []outlast.Hook{settledHook(done)}, Logger: warnings})
+			if err != nil {
+				return err
+			}
+			return relay.Run(ctx)
+		})
+	}
 }
 
 // window is how many unconfirmed messages the pipelined publishers allow, over lanes.

@@ -36,9 +36,8 @@ func contenders() []contender {
 	return []contender{
 		{name: "broker", share: 1, bare: true},
 		{name: "adapter", share: 1, bare: true},
-		{name: "outlast", share: 1, prepare: migrateOutlast, seed: seedOutlast,
-			left:  `SELECT (SELECT count(*) FROM outlast_outbox) + (SELECT count(*) FROM outlast_held)`,
-			clear: `TRUNCATE outlast_outbox, outlast_held`},
+		outlastContender("outlast"),
+		outlastContender("untracked"), // without the sent log
 		{name: "river", share: 0.25, prepare: migrateRiver, seed: seedRiver,
 			left:  `SELECT count(*) FROM river_job WHERE state <> 'completed'`,
 			clear: `TRUNCATE river_job`},
@@ -47,6 +46,12 @@ func contenders() []contender {
 		{name: "skiplocked", share: 0.1, prepare: migrateByHand, seed: seedByHand,
 			left: `SELECT count(*) FROM outbox WHERE sent_at IS NULL`, clear: `TRUNCATE outbox`},
 	}
+}
+
+func outlastContender(name string) contender {
+	return contender{name: name, share: 1, prepare: migrateOutlast, seed: seedOutlast,
+		left:  `SELECT (SELECT count(*) FROM outlast_outbox) + (SELECT count(*) FROM outlast_held)`,
+		clear: `TRUNCATE outlast_outbox, outlast_held`}
 }
 
 func contenderNamed(name string) contender {
@@ -63,7 +68,8 @@ func actors() map[string]actor {
 	return map[string]actor{
 		"broker":     publishAMQP,
 		"adapter":    publishAdapter,
-		"outlast":    relayOutlast,
+		"outlast":    relayOutlast(true),
+		"untracked":  relayOutlast(false),
 		"river":      relayRiver,
 		"stopwait":   relayStopAndWait,
 		"skiplocked": relaySkipLocked,

@@ -54,7 +54,7 @@ func (o *options) relayCase(name, queue string, size, keys int) *relayCase {
 func relayPart(ctx context.Context, s *stack, o *options) ([]*report.Table, error) {
 	var cases []*relayCase
 	for _, q := range o.queueTypes() {
-		for _, name := range []string{"broker", "adapter", "outlast", "river", "skiplocked", "stopwait"} {
+		for _, name := range []string{"broker", "adapter", "outlast", "untracked", "river", "skiplocked", "stopwait"} {
 			cases = append(cases, o.relayCase(name, q, 256, 1000))
 		}
 	}
