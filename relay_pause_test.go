@@ -120,6 +120,34 @@ func TestRelayPause(t *testing.T) {
 		g.wantOrder(g.bodies("sink.0"), 10, 100)
 		g.wantAtRest()
 	})
+	// A paused relay with a backlog makes no progress, and is not stuck either: `outlast
+	// relay` would give up by this.
+	run("one_with_a_backlog_is_not_stuck", func(t *testing.T) {
+		g := newRelayRig(t)
+		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: "shop", Store: g.store, Broker: g.broker, InFlight: 16, Buffer: 64})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.bind("sink", "a.b.v1")
+		g.publishKeys("a.b.v1", 10, 20_000)
+		g.store.Inject(memory.Slow(memory.RoleRelay, 500*time.Millisecond))
+		done := make(chan error)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- relay.Run(ctx) }()
+		time.Sleep(noticed)
+		g.setPaused(true)
+		time.Sleep(time.Hour)
+		if pending, _ := g.left(); pending == 0 {
+			t.Fatal("there was no backlog")
+		}
+		if h := relay.Health(); !h.Paused || h.Buffered != 0 || time.Since(h.Progress) > time.Minute {
+			t.Errorf("it has %d in hand, progress %v ago: %+v", h.Buffered, time.Since(h.Progress), h)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	run("its_health_tells_of_it", func(t *testing.T) {
 		g := newRelayRig(t)
 		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: "shop", Store: g.store, Broker: g.broker})
