@@ -20,9 +20,9 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Run the demo; needs nothing but Go
+demo: ## Run the demo; needs nothing but Go. STAY=1 keeps the shop and its console afterwards
 	@echo 'Building the program: the first time takes about a minute.'
-	@cd cmd/outlast && $(GO) run . demo --console 127.0.0.1:0
+	@cd cmd/outlast && $(GO) run . demo --console 127.0.0.1:0$(if $(STAY), --stay)
 
 .PHONY: build
 build: ## Build the program as bin/outlast

@@ -21,6 +21,7 @@ type demoFlags struct {
 	dir      string
 	noFaults bool
 	console  string
+	stay     bool
 }
 
 const (
@@ -64,6 +65,7 @@ amqp:// alone can have.
 
 Exit code 1: something was lost, doubled or out of order, or the demo could not run.`,
 		Example: `  outlast demo
+  outlast demo --stay
   outlast demo --rate 100 --outage 60s --dir /tmp/shop
   outlast demo --database postgres://app@127.0.0.1/shop --broker amqp://guest:guest@127.0.0.1/demo --json`,
 		Args: args(),
@@ -75,6 +77,7 @@ Exit code 1: something was lost, doubled or out of order, or the demo could not 
 	fl.DurationVar(&f.outage, "outage", demoOutage, "how long the broker is down, 1s to 24h")
 	fl.StringVar(&f.dir, "dir", "", "keep all data in this directory, which must be new or empty (default a temporary one)")
 	fl.StringVar(&f.console, "console", "", "serve the web console at this address of this machine while the demo runs, such as 127.0.0.1:8440")
+	fl.BoolVar(&f.stay, "stay", false, "after the report open the shop again with the poison mended, to replay dead letters in the console, until Ctrl-C")
 	fl.BoolVar(&f.noFaults, "no-faults", false, "kill and cut nothing, and send no poison orders")
 	return cmd
 }
@@ -86,6 +89,9 @@ func (f *demoFlags) check(cmd *cobra.Command) error {
 	}
 	if f.outage < time.Second || f.outage > demoLongest {
 		return usage(op, "--outage", "1s to 24h", f.outage.String(), "")
+	}
+	if f.stay && f.console == "" {
+		f.console = "127.0.0.1:0"
 	}
 	if err := (&console.Config{Loopback: true}).CheckListen(f.console); f.console != "" && err != nil {
 		return inUsage(op+" --console", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ type demo struct {
 	ownBroker bool
 	api       string
 	databases []*shop.Database
+	console   string // its address
 	broker    string // where the services find it
 	orders    *load
 	// acceptedBefore is the number of orders accepted before the outage.
@@ -75,7 +77,25 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	d.complete(report)
-	return d.report(report)
+	if err := d.report(report); err != nil || !d.f.stay {
+		return err
+	}
+	return d.stay(ctx)
+}
+
+// stay opens the shop again, with the poison mended, until a person ends it.
+func (d *demo) stay(ctx context.Context) error {
+	d.fleet.env = append(d.fleet.env, demoMendedEnv+"=1")
+	if err := d.startAll(ctx); err != nil {
+		return err
+	}
+	d.view.say("\nThe shop is open again, and payments takes the cards that it refused. Its dead letters are at\n%sfailures: choose a failure and retry it,"+
+		" then look for one of its orders.\nThe API of orders is at http://%s/orders. Ctrl-C ends the demo.", d.console, d.api)
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause // a process has ended by itself
+	}
+	return nil
 }
 
 // placeOrders places orders for the set time, and makes trouble meanwhile.

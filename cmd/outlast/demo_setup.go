@@ -37,12 +37,20 @@ func (d *demo) setUp(ctx context.Context, servers demoServers) error {
 	if d.fleet, err = newFleet(d.dir, []string{demoDatabaseEnv + "=" + database, demoBrokerEnv + "=" + broker}); err != nil {
 		return err
 	}
+	if !d.ownBroker {
+		if err := d.checkQueues(ctx, broker); err != nil {
+			return err
+		}
+	}
+	return d.startAll(ctx)
+}
+
+// startAll starts every process.
+func (d *demo) startAll(ctx context.Context) error {
 	if d.ownBroker {
 		if _, err := d.fleet.start(ctx, roleBroker); err != nil {
 			return err
 		}
-	} else if err := d.checkQueues(ctx, broker); err != nil {
-		return err
 	}
 	return d.startServices(ctx)
 }

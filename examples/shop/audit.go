@@ -219,7 +219,7 @@ func (b *backlog) recovery() time.Duration {
 
 // heard returns the types that a service handles.
 func heard(service string) ([]string, error) {
-	p, err := newPart(service, nil)
+	p, err := newPart(service, nil, false)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 func serveOrders(t *testing.T) (*httptest.Server, *Database) {
 	t.Helper()
 	db := openShop(t)["orders"]
-	p, err := newPart("orders", db.DB)
+	p, err := newPart("orders", db.DB, false)
 	if err != nil {
 		t.Fatal(err)
 	}

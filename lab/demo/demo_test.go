@@ -7,10 +7,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"html"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -252,4 +256,84 @@ func TestDemo_while_the_real_broker_is_killed(t *testing.T) {
 	if *got.LongestBacklog < 50 {
 		t.Errorf("the longest backlog was %d: the broker was not missed", *got.LongestBacklog)
 	}
+}
+
+// After the report the shop opens again with its mistake mended: all dead letters of one
+// cause are retried in the console, and handled.
+func TestDemo_stays_and_replays_in_its_console(t *testing.T) {
+	t.Parallel()
+	r := start(t, "--for", "12s", "--outage", "2s", "--rate", "30", "--stay")
+	console := r.hearsAddress("failures: choose a failure")
+	page := fetch(t, console+"failures", nil)
+	cause := regexp.MustCompile(`href="(failure\?[^"]*)"`).FindStringSubmatch(page)
+	if cause == nil {
+		t.Fatalf("no failure at %sfailures:\n%s", console, page)
+	}
+	plan, err := url.Parse(html.UnescapeString(cause[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := plan.Query()
+	form.Set("deed", "retry")
+	form.Set("rate", "100")
+	form.Set("reason", "the bank is mended")
+	page = fetch(t, console+"operation-plan", form)
+	id := regexp.MustCompile(`action="operation-start"><input type="hidden" name="id" value="([^"]*)"`).FindStringSubmatch(page)
+	if id == nil {
+		t.Fatalf("the plan cannot be started:\n%s", page)
+	}
+	fetch(t, console+"operation-start", url.Values{"id": {id[1]}, "reason": {"the bank is mended"}})
+	gone := 0 // one that fails again is away for a moment
+	for deadline := time.Now().Add(patience); gone < 30; time.Sleep(100 * time.Millisecond) {
+		if gone++; strings.Contains(fetch(t, console+"failures", nil), form.Get("fingerprint")) {
+			gone = 0
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the dead letters are still there:\n%s", fetch(t, console+"failures", nil))
+		}
+	}
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-r.ended; err != nil {
+		t.Errorf("its end: %v", err)
+	}
+}
+
+// hearsAddress waits for a line with words, and returns the address that it begins with.
+func (r *run) hearsAddress(words string) string {
+	r.t.Helper()
+	for line := range r.lines {
+		if address, _, ok := strings.Cut(line, words); ok {
+			return address
+		}
+	}
+	r.t.Fatalf("the demo ended without an address: %v\n%s", <-r.ended, r.said.String())
+	return ""
+}
+
+// fetch gets a page, or posts a form and follows to the page that answers it.
+func fetch(t *testing.T, address string, form url.Values) string {
+	t.Helper()
+	method := http.MethodGet
+	if form != nil {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if form != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v\n%s", address, answer.Status, err, page)
+	}
+	return string(page)
 }
