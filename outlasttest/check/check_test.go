@@ -170,6 +170,32 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 
 // When the database's clock is set back, a renewal ends sooner than the one before, and a
 // lease that is taken after that end was free.
+// A relay that has lost its slot and does not know yet may send once more; whose history
+// comes first does not matter. Without its claim the second confirm has no explanation.
+func TestARelayThatDoesNotKnowExplainsOneMore(t *testing.T) {
+	t.Parallel()
+	m1 := messageID(1)
+	publish := history.Event{E: history.Publish, M: m1, Slot: 1, Epoch: 1, Try: 1}
+	confirm := history.Event{E: history.Confirm, M: m1, Slot: 1, Epoch: 1, Try: 1, O: history.Ack}
+	claim := history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 1}
+	for name, c := range map[string]struct {
+		events []history.Event
+		want   check.State
+	}{
+		"claimed by both":             {[]history.Event{claim, publish, confirm}, check.Holds},
+		"claimed by one":              {[]history.Event{publish, confirm}, check.Violated},
+		"sent once more than claimed": {[]history.Event{claim, publish, confirm, claim, publish, confirm}, check.Violated},
+	} {
+		s := good()
+		for _, e := range []history.Kind{history.Claim, history.Publish, history.Confirm, history.Mark} {
+			s = s.change(t, e, m1, func(e *history.Event) { e.Epoch = 2 })
+		}
+		if v := s.after(t, history.Claim, m1, "orders", c.events...).check(t).Verdict("I11"); v.State != c.want {
+			t.Errorf("%s: %s, want %s: %+v", name, v.State, c.want, v.Examples)
+		}
+	}
+}
+
 func TestALeaseEndsByItsLastRenewal(t *testing.T) {
 	t.Parallel()
 	s := good().after(t, history.Mark, messageID(3), "orders",

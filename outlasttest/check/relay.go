@@ -52,8 +52,12 @@ func (c *checker) claim(e *history.Entry, i int32, m *message) {
 	if m.marked != 0 && e.Epoch >= m.marked {
 		c.violated(10, Example{m: i, at: e.T}, "its row was claimed under epoch %d after it had been deleted as sent under epoch %d", e.Epoch, m.marked)
 	}
-	if e.Epoch > m.claimed {
+	switch {
+	case e.Epoch > m.claimed:
 		m.claimed = e.Epoch
+		inc(&m.epochs)
+	case e.Epoch < m.claimed && e.Epoch != m.behind: // a relay that does not know yet
+		m.behind = e.Epoch
 		inc(&m.epochs)
 	}
 }

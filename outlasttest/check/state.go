@@ -22,6 +22,7 @@ type message struct {
 	marked   int64 // the epoch that deleted its row; 0: none, or unknown
 	first    int64 // its first publish
 	lastAck  int64
+	behind   int64 // the last epoch that claimed it later than a higher one
 	epochs   uint16
 	acks     uint16
 	unsure   uint16 // confirms and marks whose outcome was not known, or nothing
