@@ -59,7 +59,7 @@ func TestQueuesOfKnownGroups(t *testing.T) {
 	f, b := withBroker(t, 2)
 	f.must(f.billing.Journal().Hear(t.Context(), "stock", []string{typ}))
 	b.PublishForeign(outlast.EventExchange, typ+".0", nil, "", []byte("{}"))
-	a := f.page("queues", "1 message wait in billing.0 and nobody consumes it: is billing up?", "stock has no queue stock.0")
+	a := f.page("queues", "1 message in billing.0, and nobody consumes it: is billing up?", "stock has no queue stock.0")
 	for name, want := range map[string]string{"billing.0": "billing there 1 0", "billing.1": "billing there 0 0", "stock.0": "stock missing none none"} {
 		if got := strings.Join(strings.Fields(rowOf(t, a, name)), " "); got != name+" "+want {
 			t.Errorf("the row of %s is %q, want %q", name, got, want)
@@ -71,7 +71,7 @@ func TestQueuesOfKnownGroups(t *testing.T) {
 	f, b = withBroker(t, 1)
 	f.must(f.billing.Operator().SetPaused(t.Context(), group, true, outlast.Action{Who: "ada"}))
 	b.PublishForeign(outlast.EventExchange, typ+".0", nil, "", []byte("{}"))
-	f.page("queues", "1 message wait in billing.0 while billing is paused by ada.")
+	f.page("queues", "1 message in billing.0, while billing is paused by ada.")
 }
 
 // A queue that is declared is missing when it is not there, also behind others.

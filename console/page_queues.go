@@ -77,9 +77,9 @@ func (r queueRow) words() []string {
 	case r.State == "missing":
 		return []string{r.Queue + " is missing: messages for " + r.Group + " cannot get there. A consumer of the group makes it when it starts, or outlast topology apply."}
 	case r.Messages > 0 && r.Consumers == 0 && r.Paused != nil:
-		return []string{plural(r.Messages, "message") + " wait in " + r.Queue + " while " + r.Group + " is paused by " + r.Paused.Who + "."}
+		return []string{plural(r.Messages, "message") + " in " + r.Queue + ", while " + r.Group + " is paused by " + r.Paused.Who + "."}
 	case r.Messages > 0 && r.Consumers == 0:
-		return []string{plural(r.Messages, "message") + " wait in " + r.Queue + " and nobody consumes it: is " + r.Group + " up?"}
+		return []string{plural(r.Messages, "message") + " in " + r.Queue + ", and nobody consumes it: is " + r.Group + " up?"}
 	}
 	return nil
 }

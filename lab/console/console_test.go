@@ -53,7 +53,7 @@ func message(typ, source, flow, cause string) *outlast.Message {
 		flow = id
 	}
 	return &outlast.Message{Envelope: outlast.Envelope{ID: id, Type: typ, Kind: outlast.KindEvent, Source: source, Key: "customer-ada", CorrelationID: flow, CausationID: cause,
-		EnqueuedAt: time.Now().UTC().Add(-3 * time.Second), Headers: outlast.Headers{"region": "eu", "note": `<b onclick="alert(1)">bold</b>`}}, Body: []byte(`{"order_id":"o-7","total_cents":4200}`)}
+		EnqueuedAt: time.Now().UTC().Add(-3 * time.Second), Headers: outlast.Headers{"region": "eu", "note": `<b onclick="alert(1)">bold</b>`}, Show: []string{"order_id"}}, Body: []byte(`{"order_id":"o-7","total_cents":4200}`)}
 }
 
 func inbox(t *testing.T, s *memory.Store, group string, m *outlast.Message) outlast.InboxTx {

@@ -26,9 +26,9 @@ func TestTruthQueues(t *testing.T) {
 	stop()
 	s.publish(3, 0)
 	s.settled()
-	s.shows("queues", "3 messages wait in billing.0 and nobody consumes it: is billing up?", "billing.0 billing there 3 0")
+	s.shows("queues", "3 messages in billing.0, and nobody consumes it: is billing up?", "billing.0 billing there 3 0")
 	s.world.Run("pause", "billing", "--reason", "card service is down", "--database", s.billingURL())
-	s.shows("queues", "3 messages wait in billing.0 while billing is paused by ", "!nobody consumes")
+	s.shows("queues", "3 messages in billing.0, while billing is paused by ", "!nobody consumes")
 	s.world.Run("resume", "billing", "--database", s.billingURL())
 
 	s.link.Cut()
