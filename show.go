@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -67,62 +68,68 @@ func valuesAt(found []json.RawMessage, tree any, path []string) []json.RawMessag
 }
 
 // showPaths returns the paths of the fields of t tagged `outlast:"show"`, within structs,
-// pointers to them and lists of them.
+// pointers to them and lists of them. A path that may name a field without the tag as well
+// is an error: the field would be seen.
 func showPaths(t reflect.Type) ([]string, error) {
-	paths, err := walkShown(nil, t, "", nil)
-	if err != nil {
+	w := shownWalk{masked: map[string]bool{}}
+	if err := w.walk(t, nil, nil); err != nil {
 		return nil, err
 	}
-	slices.Sort(paths)
-	paths = slices.Compact(paths)
-	size := 0
-	for _, p := range paths {
-		size += len(p) + 1
+	slices.Sort(w.shown)
+	w.shown = slices.Compact(w.shown)
+	if n := len(showText(w.shown)); len(w.shown) > MaxShow || n > maxShowBytes {
+		return nil, fmt.Errorf("%d fields of %s, with names of %d bytes", len(w.shown), t, n)
 	}
-	if len(paths) > MaxShow || size > maxShowBytes {
-		return nil, fmt.Errorf("%d fields of %s, with names of %d bytes", len(paths), t, size)
+	for _, path := range w.shown {
+		if w.masked[path] {
+			return nil, fmt.Errorf("%s of %s is two fields, and one is not to be shown", quoted(path), t)
+		}
 	}
-	return paths, nil
+	return w.shown, nil
 }
 
-func walkShown(paths []string, t reflect.Type, at string, above []reflect.Type) ([]string, error) {
+// shownWalk collects the paths of all fields, those with the tag and those without.
+type shownWalk struct {
+	shown  []string
+	masked map[string]bool
+}
+
+func (w *shownWalk) walk(t reflect.Type, at []string, above []reflect.Type) error {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Array {
 		t = t.Elem()
 	}
 	if t.Kind() != reflect.Struct || slices.Contains(above, t) { // a tree of itself has no end
-		return paths, nil
+		return nil
 	}
-	above = append(above, t)
+	above = append(slices.Clip(above), t)
 	for i := range t.NumField() {
 		f := t.Field(i)
 		show := hasTag(f.Tag.Get("outlast"), "show")
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if show && (!f.IsExported() || name == "-") {
-			return nil, fmt.Errorf("%s.%s is not in the body", t, f.Name)
+			return fmt.Errorf("%s.%s is not in the body", t, f.Name)
 		}
 		if (!f.IsExported() && !f.Anonymous) || name == "-" {
 			continue
 		}
-		path := at
+		names := slices.Clip(at)
 		if name != "" || !f.Anonymous { // encoding/json lifts the fields of an embedded struct
-			if name == "" {
-				name = f.Name
-			}
-			path = strings.TrimPrefix(at+"."+name, ".")
+			names = append(names, cmp.Or(name, f.Name))
 		}
+		path := strings.Join(names, ".")
 		if !show {
-			var err error
-			if paths, err = walkShown(paths, f.Type, path, above); err != nil {
-				return nil, err
+			w.masked[path] = true
+			if err := w.walk(f.Type, names, above); err != nil {
+				return err
 			}
 			continue
 		}
-		if strings.Contains(name, ".") || !validShow(path) {
-			return nil, fmt.Errorf("%s.%s, named %s in the body", t, f.Name, quoted(name))
+		if !validShow(path) || slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, ".") }) {
+			return fmt.Errorf("%s.%s, named %s in the body", t, f.Name, quoted(path))
 		}
-		paths = append(paths, path)
+		w.shown = append(w.shown, path)
 	}
-	return paths, nil
+	return nil
 }
 
 func validShow(path string) bool {

@@ -92,9 +92,21 @@ func TestShow_refuses_what_cannot_be_a_path(t *testing.T) {
 		A string `json:"-" outlast:"show"`
 	}
 	_ = private{}.a
+	type inner struct {
+		C string `outlast:"show"`
+	}
+	type above struct {
+		A inner `json:"a.b"`
+	}
+	type shadowed struct {
+		inner
+		C string // what the body has under this name
+	}
 	for name, err := range map[string]error{
 		"a dot":        Event[comma]("a", 1).c.err,
 		"not exported": Event[private]("a", 1).c.err,
+		"a dot above":  Event[above]("a", 1).c.err,
+		"shadowed":     Event[shadowed]("a", 1).c.err,
 		"left out":     Event[left]("a", 1).c.err,
 	} {
 		if CodeOf(err) != CodeInvalid || !strings.Contains(err.Error(), "show") {

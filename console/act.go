@@ -350,32 +350,23 @@ func (x *Console) body(w http.ResponseWriter, r *http.Request) {
 func (x *Console) bodyDeed(ctx context.Context, r *http.Request) (*deed, func(context.Context) (*outlast.Item, error), error) {
 	where := r.PostFormValue("where")
 	group, id := r.PostFormValue("group"), r.PostFormValue("id")
-	var list func(outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error)
 	switch where {
 	case "pending", "held":
 		r.PostForm.Del("group")
-		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
-			return s.Outbox().List
-		}
-	case "retry":
-		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
-			return s.Retries().List
-		}
-	case "dead":
-		list = func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
-			return s.Dead().List
+	case "retry", "dead":
+		if group == "" {
+			return nil, nil, needsGroup(r)
 		}
 	default:
 		return nil, nil, invalid("where", "pending, held, retry or dead", "another text")
 	}
-	if (where == "retry" || where == "dead") && group == "" {
-		return nil, nil, needsGroup(r)
-	}
-	d, err := x.row(ctx, r, list)
+	d, err := x.row(ctx, r, func(s outlast.OperatorStore) func(context.Context, outlast.Filter) ([]outlast.Item, error) {
+		return rowsAt(s, where, group).list
+	})
 	if err != nil {
 		return nil, nil, err
 	}
 	d.permission, d.what = ViewBody, "view body"
-	read := bodyReader(d.place.Store.Operator(), where, group)
-	return d, func(ctx context.Context) (*outlast.Item, error) { return read(ctx, id) }, nil
+	rows := rowsAt(d.place.Store.Operator(), where, group)
+	return d, func(ctx context.Context) (*outlast.Item, error) { return rows.show(ctx, id) }, nil
 }

@@ -78,8 +78,8 @@ type spot struct {
 	Place *place
 	May   map[string]bool
 	Body  *shownBody
-	Edits bool // people may edit here, with the permission to
-	Shown []outlast.Shown
+	Edits bool            // people may edit here, with the permission to
+	Shown []outlast.Shown // what the contract does not mask
 }
 
 func (x *Console) message(ctx context.Context, who *Identity, r *http.Request) (*view, error) {
@@ -158,7 +158,7 @@ func (x *Console) shownOf(ctx context.Context, s *spot) []outlast.Shown {
 	if len(s.Envelope.Show) == 0 {
 		return nil
 	}
-	item, err := bodyReader(s.Place.Store.Operator(), s.Where, s.Group)(ctx, s.Envelope.ID)
+	item, err := rowsAt(s.Place.Store.Operator(), s.Where, s.Group).show(ctx, s.Envelope.ID)
 	if err != nil { // it may have moved on since; the page shows the rest
 		x.c.Log.Warn("read the fields that a contract shows", "place", s.Place.Name, "error", x.c.Redact(err.Error()))
 		return nil
@@ -169,17 +169,23 @@ func (x *Console) shownOf(ctx context.Context, s *spot) []outlast.Shown {
 	return item.Envelope.Shown(item.Body)
 }
 
-// bodyReader returns what reads a whole row, nil for a place without bodies.
-func bodyReader(s outlast.OperatorStore, where, group string) func(context.Context, string) (*outlast.Item, error) {
+// rows are messages of a store that lie at one place: a list of them without bodies, and
+// one whole.
+type rows struct {
+	list func(context.Context, outlast.Filter) ([]outlast.Item, error)
+	show func(ctx context.Context, id string) (*outlast.Item, error)
+}
+
+// rowsAt knows the places of [outlast.Item.Where].
+func rowsAt(s outlast.OperatorStore, where, group string) rows {
 	switch where {
-	case "pending", "held":
-		return s.Outbox().Show
 	case "retry":
-		return func(ctx context.Context, id string) (*outlast.Item, error) { return s.Retries().Show(ctx, group, id) }
+		return rows{s.Retries().List, func(ctx context.Context, id string) (*outlast.Item, error) { return s.Retries().Show(ctx, group, id) }}
 	case "dead":
-		return func(ctx context.Context, id string) (*outlast.Item, error) { return s.Dead().Show(ctx, group, id) }
+		return rows{s.Dead().List, func(ctx context.Context, id string) (*outlast.Item, error) { return s.Dead().Show(ctx, group, id) }}
+	default: // pending and held
+		return rows{s.Outbox().List, s.Outbox().Show}
 	}
-	return nil
 }
 
 // shownBody is a body as a page shows it.

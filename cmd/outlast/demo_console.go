@@ -37,7 +37,8 @@ func (d *demo) openConsole(ctx context.Context) (end func() error, err error) {
 	served := make(chan error, 1)
 	go func() { served <- o.serve(ctx) }()
 	d.console = o.address()
-	if d.view.say("The console is at %s while the demo runs.", d.console); !d.f.stay {
+	d.view.say("The console is at %s while the demo runs.", d.console)
+	if !d.f.stay {
 		d.view.say("With --stay it stays, and the dead letters can be replayed in it.")
 	}
 	return func() error {
