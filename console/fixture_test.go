@@ -41,6 +41,7 @@ var people = map[string][]console.Grant{
 	"boss":   console.All(),
 	"viewer": {{Permissions: []console.Permission{console.View}, Services: []string{"*"}, Types: []string{"*"}}},
 	"other":  {{Permissions: console.Permissions, Services: []string{"shipping"}, Types: []string{"*"}}},
+	"seller": {{Permissions: []console.Permission{console.View}, Services: []string{"orders"}, Types: []string{"*"}}},
 	"nobody": nil,
 }
 

@@ -261,6 +261,10 @@ func TestS24_FieldsAreMaskedButForThoseThatTheContractShows(t *testing.T) {
 		t.Errorf("shown at %d places:\n%s", n, a.words())
 	}
 	lacks(t, a, "secret-", "<b>", "See the body")
+	f.who = "seller" // of the sender alone
+	if n := strings.Count(f.page("message?id="+m.ID).words(), "masked but for these fields"); n != 1 {
+		t.Errorf("people of the sender are shown it at %d places", n)
+	}
 	f.who = "other" // may see bodies, of other services
 	if a := f.get("message?id=" + m.ID); strings.Contains(a.text, "Lund") {
 		t.Errorf("shown to people of another service:\n%s", a.words())
