@@ -36,6 +36,8 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "says_that_it_waits_for_the_leases_of_another_instance", testWaitIsLogged)
 	bubble(t, "stops_serving_when_its_leases_may_have_ended", testLeaseEnd)
 	bubble(t, "gives_back_no_lease_that_it_took_anew", testGiveBack)
+	bubble(t, "gives_back_a_lease_that_it_took_anew_and_never_served", testGiveBackUnserved)
+	bubble(t, "gives_back_again_what_could_not_be_given_back", testGiveBackFails)
 	bubble(t, "F59_forgets_only_what_is_settled_and_old", testPurge)
 	bubble(t, "asks_the_database_rarely_when_idle", testIdle)
 	bubble(t, "consumes_foreign_queues", testForeign)
@@ -519,6 +521,86 @@ func testGiveBack(t *testing.T) {
 	time.Sleep(time.Minute)
 	if now := lease(); len(now.Held) != 1 || now.Held[0] != anew.Held[0] {
 		t.Errorf("the lease was %v and is %v", anew.Held, now.Held)
+	}
+}
+
+// other keeps an instance alive that takes its share of two queues, and returns what it has.
+func (r *rig) other() []outlast.Lease {
+	r.t.Helper()
+	var held []outlast.Lease
+	for range 30 {
+		time.Sleep(2 * time.Second)
+		g, err := r.store.Leases().Lease(r.t.Context(), outlast.LeaseRequest{Scope: "group:billing", Owner: "other", TTL: 20 * time.Second, Total: 2})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		held = g.Held
+	}
+	return held
+}
+
+// testGiveBackUnserved takes the leases of both queues away while handlers run, so that
+// they are taken anew, and lets another instance join before the first subscriptions have
+// ended. What that instance is to have is a lease under which nothing was ever subscribed.
+// A storm's seed 13 left a queue without a consumer by this.
+func testGiveBackUnserved(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Partitions: 2})
+	busy := make(chan struct{})
+	r.onOrder(func(context.Context, outlast.Tx, outlast.Received[order]) error {
+		<-busy
+		return nil
+	})
+	defer r.start()()
+	synctest.Wait()
+	for key := range 12 {
+		r.send(orders(fmt.Sprintf("k%d.", key), 1, 1)...)
+	}
+	synctest.Wait()
+	if err := r.store.Leases().Release(t.Context(), "group:billing", r.c.Settings().Instance, nil); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(15 * time.Second) // it has them anew, and waits for the handlers
+	if held := r.other(); len(held) != 0 {
+		t.Fatalf("the other instance has %v, and handlers run", held)
+	}
+	close(busy)
+	if held := r.other(); len(held) != 1 {
+		t.Errorf("the other instance has %v, want one queue; health %+v", held, r.c.Health())
+	}
+}
+
+// unreleased is a store that fails to release leases, a number of times.
+type unreleased struct {
+	*memory.Store
+	fails *atomic.Int32
+}
+
+func (s unreleased) Leases() outlast.LeaseStore { return unreleasedLeases{s.Store.Leases(), s.fails} }
+
+type unreleasedLeases struct {
+	outlast.LeaseStore
+	fails *atomic.Int32
+}
+
+func (l unreleasedLeases) Release(ctx context.Context, scope, owner string, leases []outlast.Lease) error {
+	if l.fails.Add(-1) >= 0 {
+		return &outlast.Error{Op: "release leases", Code: outlast.CodeUnavailable, Err: errors.New("the database is away")}
+	}
+	return l.LeaseStore.Release(ctx, scope, owner, leases)
+}
+
+// testGiveBackFails: an instance that lives renews all of its leases, so that one which it
+// could not give back does not end by itself.
+func testGiveBackFails(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Partitions: 2})
+	r.onOrder(r.record)
+	fails := new(atomic.Int32)
+	fails.Store(3)
+	r.conf.Store = unreleased{r.store, fails}
+	defer r.start()()
+	synctest.Wait()
+	if held := r.other(); len(held) != 1 {
+		t.Errorf("the other instance has %v, want one queue; health %+v", held, r.c.Health())
 	}
 }
 

@@ -243,7 +243,21 @@ func (r *consumerRun) share(ctx context.Context) error {
 	r.subs.want(wanted)
 	r.logShare(wanted, grant.Owners)
 	r.noteShare(len(held), grant.Owners)
-	return nil
+	return r.giveBackSpare(ctx, held[len(wanted):])
+}
+
+// giveBackSpare releases the leases above this instance's share whose queues it does not
+// serve. A subscription gives its lease back when it ends; but that may fail, or a lease was
+// taken anew and given up before anything was subscribed under it. An instance that lives
+// renews whatever it holds, so that nobody would ever serve such a queue.
+func (r *consumerRun) giveBackSpare(ctx context.Context, above []Lease) error {
+	serves := r.subs.slots()
+	spare := slices.DeleteFunc(slices.Clone(above), func(l Lease) bool { return serves[l.Slot] })
+	if len(spare) == 0 || r.stop.Err() != nil {
+		return nil
+	}
+	r.c.tellReleased(spare)
+	return r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, spare)
 }
 
 // tellLeases tells hooks which leases have come and gone.
