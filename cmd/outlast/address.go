@@ -192,8 +192,10 @@ func safeURL(raw string) (string, error) {
 		return "", errors.New("a URL with two ':' in its host (in a password, characters like : / @ are percent-encoded)")
 	}
 	safe := url.URL{Scheme: strings.ToLower(u.Scheme), Host: u.Host, Path: u.Path}
-	if _, hasPassword := u.User.Password(); hasPassword || (u.User != nil && !tokenUser(safe.Scheme)) {
-		safe.User = url.User(u.User.Username())
+	// A user with an '@' may be a token and the next server of a list.
+	name := u.User.Username()
+	if _, hasPassword := u.User.Password(); u.User != nil && (!tokenUser(safe.Scheme) || hasPassword && !strings.Contains(name, "@")) {
+		safe.User = url.User(name)
 	}
 	return safe.String(), nil
 }
