@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,20 +24,37 @@ func newFolder() (*folder, error) {
 		return nil, err
 	}
 	removeOrphans(parent)
+	for {
+		path, err := os.MkdirTemp(parent, folderPattern)
+		if err != nil {
+			return nil, fmt.Errorf("make a server folder: %w", err)
+		}
+		// Another user must be able to pass through: PostgreSQL does not run as root.
+		if err := os.Chmod(path, 0o755); err != nil {
+			return nil, fmt.Errorf("open the server folder: %w", err)
+		}
+		lock, err := lockFolder(path, os.O_CREATE)
+		if err == nil && isAt(lock, lock.Name()) {
+			return &folder{path: path, lock: lock}, nil
+		}
+		// Between the making of the lock file and the lock another process may have taken
+		// the folder for an orphan. It removes it, and the lock is one of a file that is gone.
+		if err == nil {
+			lock.Close()
+		} else if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock the server folder: %w", err)
+		}
+	}
+}
 
-	path, err := os.MkdirTemp(parent, folderPattern)
+// isAt reports whether path still leads to an open file.
+func isAt(f *os.File, path string) bool {
+	held, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("make a server folder: %w", err)
+		return false
 	}
-	// Another user must be able to pass through: PostgreSQL does not run as root.
-	if err := os.Chmod(path, 0o755); err != nil {
-		return nil, fmt.Errorf("open the server folder: %w", err)
-	}
-	lock, err := lockFolder(path, os.O_CREATE)
-	if err != nil {
-		return nil, fmt.Errorf("lock the server folder: %w", err)
-	}
-	return &folder{path: path, lock: lock}, nil
+	found, err := os.Stat(path)
+	return err == nil && os.SameFile(held, found)
 }
 
 func (f *folder) join(names ...string) string {

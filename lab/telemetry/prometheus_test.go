@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/rig"
@@ -221,6 +222,9 @@ func TestPrometheus(t *testing.T) {
 	s.place(100) // what moves now is what rates are made of
 	s.settled()
 	wait("the queues are scraped", `rabbitmq_detailed_queue_consumers > 0`)
+	// As an adapter tells of a connection by TLS (TestS26_DoctorAndLinksTellWhenCertificatesEnd).
+	s.links.OnLink("over TLS", outlast.Link{State: outlast.LinkUp, Expires: time.Now().Add(7 * 24 * time.Hour)})
+	wait("the certificate's end is scraped", `outlast_link_certificate_expiry_timestamp_seconds{link="over TLS"} - time() < 14 * 86400`)
 	s.lose()
 	wait("the missing message's alert fires", `ALERTS{alertname="MessagesMissing",alertstate="firing",service="shop"}`)
 	wait("it is the only one, of one minute", `outlast_books_missing_messages == 1 and outlast_books_unbalanced_minutes == 1`)

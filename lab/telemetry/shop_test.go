@@ -32,8 +32,9 @@ type shop struct {
 	conf     outlast.ServiceConfig
 	exporter *prometheus.Exporter
 	outbox   *outlast.Outbox
-	orders   int // published so far
-	copies   int // of them, second copies of an earlier one
+	links    outlast.HookLink // told of connections
+	orders   int              // published so far
+	copies   int              // of them, second copies of an earlier one
 }
 
 func newShop(t *testing.T, broker string) *shop {
@@ -85,6 +86,7 @@ func (s *shop) observe() {
 			s.t.Error(err)
 		}
 	})
+	s.links = telemetry
 	s.conf.Hooks = []outlast.Hook{telemetry}
 	s.outbox = outlast.NewOutbox(s.store, outlast.OutboxConfig{Hooks: s.conf.Hooks})
 }
