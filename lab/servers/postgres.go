@@ -88,7 +88,7 @@ func Postgres(ctx context.Context, config PostgresConfig) (*PostgresServer, erro
 	}
 	s := describePostgres(bin, account, home, data, port, config)
 	if config.OwnClock {
-		if err := s.SetClock(0); err != nil {
+		if err := s.giveClock(ctx); err != nil {
 			return nil, errors.Join(err, home.remove())
 		}
 	}
@@ -100,7 +100,7 @@ func Postgres(ctx context.Context, config PostgresConfig) (*PostgresServer, erro
 
 // describePostgres describes a server whose data is in home; nothing runs until Start.
 func describePostgres(bin string, account *syscall.Credential, home *folder, data string, port int, config PostgresConfig) *PostgresServer {
-	s := &PostgresServer{
+	return &PostgresServer{
 		url:    fmt.Sprintf("postgres://outlast@%s/postgres?sslmode=disable", config.Host.address(port)),
 		folder: home,
 		disk:   config.OwnDisk,
@@ -117,11 +117,6 @@ func describePostgres(bin string, account *syscall.Credential, home *folder, dat
 			host:     config.Host,
 		},
 	}
-	if config.OwnClock {
-		s.clock = home.join("clock")
-		s.process.env = clockEnvironment(s.clock)
-	}
-	return s
 }
 
 func postgresArgs(data string, port int, config PostgresConfig) []string {

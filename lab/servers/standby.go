@@ -36,7 +36,7 @@ func (s *PostgresServer) Standby(ctx context.Context, config PostgresConfig) (*P
 		return nil, errors.Join(err, home.remove())
 	}
 	if config.OwnClock {
-		if err := standby.SetClock(0); err != nil {
+		if err := standby.giveClock(ctx); err != nil {
 			return nil, errors.Join(err, home.remove())
 		}
 	}

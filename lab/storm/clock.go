@@ -16,8 +16,8 @@ import (
 // jump and how many seconds after its start it comes. Monotonic time is left alone.
 const clockEnv = "OUTLAST_LAB_CLOCK"
 
-// labClock is added to the package time of a build with a clock of its own. libfaketime has no
-// effect on Go programs, which do not ask the C library for the time.
+// labClock is added to the package time of a build with a clock of its own. What is preloaded
+// into servers has no effect on Go programs, which do not ask the C library for the time.
 const labClock = `package time
 
 import (

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -14,6 +15,13 @@ import (
 
 const inMemory = 200 // messages
 
+// sends counts what the relay has handed to the broker.
+type sends struct{ atomic.Int32 }
+
+var _ outlast.HookSending = (*sends)(nil)
+
+func (n *sends) OnSending(outlast.Try, int) { n.Add(1) }
+
 // whole is a whole system in one process, whose broker dies for a moment.
 func whole(ctx context.Context, rec *history.Recorder) error {
 	outage := 50 * time.Millisecond
@@ -25,8 +33,10 @@ func whole(ctx context.Context, rec *history.Recorder) error {
 	}
 	store, broker := memory.NewStore(), memory.NewBroker()
 	var handled atomic.Int32
+	var sent sends
+	var before int32
 	service, err := outlast.NewService(outlast.ServiceConfig{
-		Name: "orders", Store: store, Broker: broker, Hooks: []outlast.Hook{rec},
+		Name: "orders", Store: store, Broker: broker, Hooks: []outlast.Hook{rec, &sent},
 		Relay:      outlast.RelayConfig{Interval: 20 * time.Millisecond, InFlight: 8},
 		Middleware: []outlast.Middleware{rec.Middleware(nil)},
 		Handlers: []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error {
@@ -44,8 +54,14 @@ func whole(ctx context.Context, rec *history.Recorder) error {
 	for n := range inMemory {
 		switch n % 50 {
 		case 15:
-			broker.Inject(memory.DropConfirm(0.5)) // so that some are in doubt when it dies
+			broker.Inject(memory.DropConfirm(1)) // so that what is sent now is in doubt when it dies
+			before = sent.Load()
 		case 25:
+			for limit := time.Now().Add(time.Minute); sent.Load() == before; time.Sleep(time.Millisecond) {
+				if time.Now().After(limit) {
+					return errors.New("the relay sends nothing")
+				}
+			}
 			rec.Fault("broker dies", history.On, "")
 			broker.Inject(memory.DropConfirm(0))
 			broker.Die()
