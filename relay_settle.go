@@ -34,7 +34,7 @@ const (
 	settleRows = 1000
 	// settlePause is how long a few decided rows wait for others after a settlement began:
 	// each costs the database a commit, and its locks, however few rows it has.
-	settlePause = 20 * time.Millisecond
+	settlePause = 50 * time.Millisecond
 )
 
 func (b *settleBatch) size() int   { return len(b.sent) + len(b.holds) + len(b.release) }
@@ -88,7 +88,7 @@ func (r *relayRun) settleRelease(f *flight) {
 // under way, and for a pause after it began, the next one fills.
 func (r *relayRun) stepSettle(now time.Time) time.Time {
 	s := &r.settle
-	few := s.pending.size() < min(settleRows/2, r.conf.Buffer/4)
+	few := s.pending.size() < min(settleRows, r.conf.Buffer/4)
 	if s.pending.empty() || len(s.underWay) >= 2 || (len(s.underWay) == 1 && few) {
 		return time.Time{}
 	}
