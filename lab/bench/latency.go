@@ -106,7 +106,7 @@ func (s *stack) runChain(ctx context.Context, work task, mode string, interval t
 }
 
 // startChain starts the consumer, waits until the broker knows it, and starts the rest. A
-// reader says how the consumer differs from the usual one; it may be nil.
+// relay in another process is the actor that work names, or the usual one. A reader says how the consumer differs from the usual one; it may be nil.
 func (s *stack) startChain(ctx context.Context, work task, mode string, interval time.Duration, reader func(*task)) (_ *chain, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(work.Rows/work.Rate)*time.Second+2*time.Minute)
 	c := &chain{s: s, stop: cancel}
@@ -144,7 +144,10 @@ func (s *stack) startChain(ctx context.Context, work task, mode string, interval
 	}
 	if mode == "outbox" {
 		relay := work
-		relay.Actor, relay.Endless, relay.Sample, relay.Interval = "outlast", true, 0, interval
+		relay.Endless, relay.Sample, relay.Interval = true, 0, interval
+		if relay.Actor == "" {
+			relay.Actor = "outlast"
+		}
 		if c.relay, err = start(ctx, relay); err != nil {
 			return nil, err
 		}

@@ -19,6 +19,7 @@ func parts() []part {
 	return []part{
 		{"relay", "outbox to broker: Outlast, the broker alone, River, and relays by hand", 5, relayPart},
 		{"keys", "Outlast with fewer and fewer ordering keys", 3, keysPart},
+		{"tracking", "a whole busy system with the sent log and without", 3, trackingPart},
 		{"sizes", "messages of 256 B, 4 KiB and 64 KiB", 2, sizesPart},
 		{"producer", "publishing in a transaction, against INSERTs by hand", 2, producerPart},
 		{"latency", "from COMMIT to the committed effect", 1, latencyPart},
