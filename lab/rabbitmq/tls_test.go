@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -35,13 +36,23 @@ func startSecured(t *testing.T) *secured {
 	t.Helper()
 	s := &secured{ours: servers.NewAuthority(t, "ours")}
 	s.cert, s.key = s.ours.Files("server", time.Now().Add(48*time.Hour), loopbackIP)
-	s.caFile = filepath.Join(t.TempDir(), "trusted.pem")
+	s.caFile = filepath.Join(filepath.Dir(s.ours.File), "trusted.pem")
 	s.ours.Join(s.caFile, s.ours.File)
 	port := freePort(t)
 	s.RabbitCluster = cluster(t, fmt.Sprintf("listeners.ssl.1 = 127.0.0.1:%d\nssl_options.cacertfile = %s\nssl_options.certfile = %s\n"+
 		"ssl_options.keyfile = %s\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true", port, s.caFile, s.cert, s.key))
 	s.url = fmt.Sprintf("amqps://guest:guest@127.0.0.1:%d/", port)
-	return s
+	// The node answers on its other port before it listens on this one.
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			conn.Close()
+			return s
+		}
+		if time.Now().After(limit) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // reload makes the broker read its files again: it keeps them for two minutes otherwise.

@@ -27,10 +27,20 @@ type Authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// NewAuthority makes an authority that nobody trusts by himself.
+// NewAuthority makes an authority that nobody trusts by himself. Its files are where servers
+// reach them.
 func NewAuthority(tb testing.TB, name string) *Authority {
 	tb.Helper()
-	a := &Authority{tb: tb, dir: tb.TempDir()}
+	home, err := newFolder()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := home.remove(); err != nil {
+			tb.Error(err)
+		}
+	})
+	a := &Authority{tb: tb, dir: home.path}
 	a.cert = &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(240 * time.Hour)}
 	a.File = filepath.Join(a.dir, "authority.pem")
