@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	errCancelled = errors.New("the broker ended the subscription (the queue was deleted, or its leader was lost)")
+	errCancelled = errors.New("the broker ended the subscription (the queue was deleted, its leader was lost, or a message was in hand for longer than consumer_timeout)")
 	errClosed    = errors.New("the broker closed the channel")
 )
 

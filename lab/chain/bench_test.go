@@ -28,7 +28,7 @@ func TestBenchLeavesNothing(t *testing.T) {
 		}
 		return names
 	}
-	small := []string{"bench", "--messages", "500", "--for", "300ms"}
+	small := []string{"bench", "--messages", "500", "--for", "3s"}
 
 	killed := w.Start("bench", "--progress", "--for", "500ms", "--messages", "100000")
 	w.Eventually("it measures the relay", func() bool { return strings.Contains(killed.Log(), "measuring the relay") })

@@ -59,7 +59,7 @@ func TestF81_SilentNode(t *testing.T) {
 }
 
 // TestF62_ConsumerTimeout: the broker closes the channel of a consumer that keeps a message
-// for too long, and the subscription starts again.
+// for too long, or ends its subscription, as RabbitMQ 4.3 does, and it starts again.
 func TestF62_ConsumerTimeout(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, "consumer_timeout = 1000")
