@@ -29,7 +29,8 @@ const (
 	// closeLimit bounds the polite part of closing.
 	closeLimit = 2 * time.Second
 	// reassertEvery is the mean time between assertions of a subscribed queue.
-	reassertEvery = 3 * time.Minute
+	reassertEvery  = 3 * time.Minute
+	defaultRecheck = 20 * time.Second
 )
 
 // Option changes how [Broker] connects.
@@ -84,6 +85,12 @@ func ConnectionName(name string) Option { return func(b *broker) { b.name = name
 // A logger in a PublisherConfig or SubscriberConfig wins over it.
 func Logger(l *slog.Logger) Option { return func(b *broker) { b.logger = l } }
 
+// Recheck is how long a subscription may get nothing until it asks the broker whether
+// its queue has a consumer, and asks again; it subscribes anew when two answers in a row
+// say no. A broker that loses a queue without its leader does not tell the consumers.
+// Range 10 ms to 1 h; default 20 s.
+func Recheck(d time.Duration) Option { return func(b *broker) { b.recheck = d } }
+
 // MaxBackoff is the longest pause between two attempts to connect. The pauses start
 // at some milliseconds, double, and are drawn from zero to their length. While the
 // broker answers and refuses, as with a wrong password, they may be eight times as long.
@@ -119,6 +126,7 @@ type broker struct {
 	name          string
 	logger        *slog.Logger
 	maxBackoff    time.Duration
+	recheck       time.Duration
 
 	managementURL string
 	management    *management // nil when not given
@@ -134,7 +142,7 @@ type broker struct {
 var _ outlast.Broker = (*broker)(nil)
 
 func newBroker(list string, opts []Option) *broker {
-	b := &broker{maxBackoff: defaultMaxBackoff, urls: splitURLs(list)}
+	b := &broker{maxBackoff: defaultMaxBackoff, recheck: defaultRecheck, urls: splitURLs(list)}
 	for _, opt := range opts {
 		opt(b)
 	}
@@ -207,6 +215,9 @@ func (b *broker) check() error {
 	b.checkManagement(&bad)
 	if b.maxBackoff < 10*time.Millisecond || b.maxBackoff > 5*time.Minute {
 		bad.add("MaxBackoff", "10ms..5m", b.maxBackoff.String())
+	}
+	if b.recheck < 10*time.Millisecond || b.recheck > time.Hour {
+		bad.add("Recheck", "10ms..1h", b.recheck.String())
 	}
 	if b.tls != nil && b.tls.InsecureSkipVerify {
 		bad.add("TLS", "verifying; give the authority by CACertificate", "InsecureSkipVerify")

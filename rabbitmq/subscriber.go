@@ -20,6 +20,7 @@ import (
 var (
 	errCancelled = errors.New("the broker ended the subscription (the queue was deleted, its leader was lost, or a message was in hand for longer than consumer_timeout)")
 	errClosed    = errors.New("the broker closed the channel")
+	errForgotten = errors.New("the broker has forgotten the subscription: the queue has no consumer")
 )
 
 // subscriber is one supervised subscription, each time on a channel of its own.
@@ -201,13 +202,31 @@ func (sub *subscription) ack(tag uint64) bool { return sub.acks.ack(tag) }
 func (s *subscriber) receive(ctx context.Context, session *session, sub *subscription) error {
 	again := time.NewTimer(reassertPause())
 	defer again.Stop()
+	check := time.NewTicker(s.b.recheck)
+	defer check.Stop()
+	quiet, forgotten := false, 0 // since the last check, and checks in a row
 	for {
 		select {
 		case d, ok := <-sub.deliveries:
 			if !ok {
 				return s.ending(session, sub)
 			}
+			quiet, forgotten = false, 0
 			s.deliver(sub, d)
+		case <-check.C:
+			if !quiet {
+				quiet = true
+				continue
+			}
+			// A queue without a leader says none as well, for a moment.
+			if s.forgotten(session) {
+				forgotten++
+			} else {
+				forgotten = 0
+			}
+			if forgotten == 2 {
+				return &outlast.Error{Op: fmt.Sprintf("subscription to queue %q", s.queue()), Code: outlast.CodeUnavailable, Err: errForgotten}
+			}
 		case <-again.C:
 			s.reassert(session)
 			again.Reset(reassertPause())
@@ -248,6 +267,21 @@ func (s *subscriber) ending(session *session, sub *subscription) error {
 	default:
 		return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: errCancelled}
 	}
+}
+
+// forgotten reports whether the broker says that the queue has no consumer, or is not
+// there: a queue that is deleted while it has no leader does not tell its consumers. The
+// consumers of others on it hide that ours is gone; they serve it.
+func (s *subscriber) forgotten(session *session) bool {
+	consumers := 1
+	err := session.aside(fmt.Sprintf("look at queue %q", s.queue()), func(ch *amqp.Channel) error {
+		q, err := ch.QueueDeclarePassive(s.queue(), true, false, false, false, nil)
+		if err == nil {
+			consumers = q.Consumers
+		}
+		return err
+	})
+	return consumers == 0 || replyCode(err) == replyNotFound
 }
 
 // reassert heals bindings that were removed while the subscription went on.

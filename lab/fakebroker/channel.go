@@ -87,7 +87,11 @@ func (ch *Channel) method(class, method uint16, r *reader) {
 		}
 	case 50<<16 | 10: // queue.declare
 		r.short()
-		ch.Send(Method(ch.number, 50, 11, ShortText(r.shorttext()), Long(0), Long(0)))
+		queue, consumers := r.shorttext(), 1
+		if f := ch.server.script.Consumers; f != nil {
+			consumers = f(queue)
+		}
+		ch.Send(Method(ch.number, 50, 11, ShortText(queue), Long(0), Long(uint32(consumers))))
 	case 60<<16 | 20: // basic.consume
 		ch.consume(r)
 	case 60<<16 | 30: // basic.cancel

@@ -30,6 +30,8 @@ type Script struct {
 	Published func(*Channel, Publish)
 	// Consumed is called when a subscription was answered.
 	Consumed func(ch *Channel, queue, consumer string)
+	// Consumers is how many consumers a queue is said to have; nil: one.
+	Consumers func(queue string) int
 	// Acked is called for every acknowledgement.
 	Acked func(ch *Channel, tag uint64, multiple bool)
 	// Instead, when it returns true, has dealt with a method of the client, which the

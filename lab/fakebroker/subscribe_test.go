@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/fakebroker"
+	"github.com/outlastmq/outlast/rabbitmq"
 )
 
 // receive runs a subscriber to a foreign queue and hands over what it delivers.
@@ -253,5 +255,48 @@ func TestF55_AHerdSpreads(t *testing.T) {
 	}
 	if n := second.Conns(); n != len(senders) {
 		t.Errorf("%d of %d clients are on the node that lives", n, len(senders))
+	}
+}
+
+// TestF48_AForgottenSubscriptionIsMadeAnew: a broker that has lost a consumer without a word,
+// as with a queue that was deleted while it had no leader, is noticed by its own count. One
+// such answer is not enough, and none is asked for while messages come.
+func TestF48_AForgottenSubscriptionIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	const recheck = 30 * time.Millisecond
+	var asked, consumed atomic.Int32
+	answers := []int{1, 0, 1, 0, 0} // after them always 1
+	subscribed := make(chan *fakebroker.Channel, 10)
+	server := fakebroker.New(t, fakebroker.Script{
+		Consumers: func(string) int {
+			if n := int(asked.Add(1)); n <= len(answers) {
+				return answers[n-1]
+			}
+			return 1
+		},
+		Consumed: func(ch *fakebroker.Channel, _, _ string) {
+			consumed.Store(asked.Load())
+			subscribed <- ch
+		},
+	})
+	_, links, stop := receive(t, rabbitmq.Broker(server.URL(), rabbitmq.Recheck(recheck)))
+	next(t, "a subscription", subscribed)
+	next(t, "another subscription", subscribed)
+	if n := consumed.Load(); n != int32(len(answers)) {
+		t.Errorf("it subscribed again after %d answers, want %d", n, len(answers))
+	}
+	for asked.Load() < int32(len(answers))+5 { // five more answers that are good
+		time.Sleep(recheck)
+	}
+	stop()
+	if len(subscribed) != 0 {
+		t.Error("it subscribed once more")
+	}
+	reasons := ""
+	for len(links) > 0 {
+		reasons += (<-links).Reason + ";"
+	}
+	if !strings.Contains(reasons, "the queue has no consumer") {
+		t.Errorf("the reasons are %q", reasons)
 	}
 }
