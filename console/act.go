@@ -93,15 +93,18 @@ func (x *Console) readForm(r *http.Request) error {
 
 const maxReason = 1000
 
+// acts: without an audit log the console only looks.
+func (x *Console) acts() bool { return x.c.Audit != nil }
+
 func (x *Console) commit(ctx context.Context, who *Identity, d *deed, reason string) error {
 	if !who.May(d.permission, d.service, d.typ) {
 		return denied(d.permission)
 	}
-	if x.c.Audit == nil {
+	if !x.acts() {
 		return &outlast.Error{Op: d.what, Code: outlast.CodeDenied, Err: errors.New("this console only looks: it has no audit log")}
 	}
 	if d.reason = strings.TrimSpace(reason); d.reason == "" || len(d.reason) > maxReason {
-		return invalid("reason", fmt.Sprintf("1 to %d bytes", maxReason), fmt.Sprintf("%d", len(d.reason)))
+		return invalid("reason", fmt.Sprintf("1 to %d bytes, for the record", maxReason), fmt.Sprintf("of %d bytes", len(d.reason)))
 	}
 	rec := AuditRecord{Who: who.Name, What: d.what, Group: d.group, Type: d.typ, Target: d.target, Reason: d.reason, Result: "begun"}
 	if d.place != nil {

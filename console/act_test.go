@@ -93,6 +93,12 @@ func TestS35_ActionsNeedAReasonAndARecord(t *testing.T) {
 			t.Errorf("%s without an audit log: %d", path, a.status)
 		}
 	}
+	// And nothing is offered that would be refused.
+	for _, page := range []string{"", "outbox", "message?id=" + m.ID} {
+		if a := look.page(page); strings.Contains(a.text, `method="post"`) {
+			t.Errorf("without an audit log, %q offers something to do", page)
+		}
+	}
 	if n := len(look.dead()); n != 1 {
 		t.Errorf("%d dead letters, want it untouched", n)
 	}

@@ -275,7 +275,7 @@ func (x *Console) page(f pageFunc) http.Handler {
 }
 
 func (x *Console) render(w http.ResponseWriter, r *http.Request, status int, v *view) {
-	v.Frame.Who, v.Frame.LookOnly, v.Frame.Everybody, v.Frame.Collector, v.Frame.Broker = whoOf(r), x.c.Audit == nil, x.c.Loopback, x.c.Collector != nil, x.c.Broker != nil
+	v.Frame.Who, v.Frame.LookOnly, v.Frame.Everybody, v.Frame.Collector, v.Frame.Broker = whoOf(r), !x.acts(), x.c.Loopback, x.c.Collector != nil, x.c.Broker != nil
 	var out bytes.Buffer
 	if err := templates.ExecuteTemplate(&out, "page", v); err == nil {
 		// The parts of a page are templates of their own names.

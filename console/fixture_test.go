@@ -231,7 +231,7 @@ func (f *fixture) db(name string) string {
 	f.who = "boss"
 	defer func() { f.who = who }()
 	for section := range strings.SplitSeq(f.get("").text, "<section") {
-		if m := regexp.MustCompile(`(?:name="db" value="|db=)([0-9a-f]{8})`).FindStringSubmatch(section); m != nil && strings.Contains(section, ">"+name+"<") {
+		if m := regexp.MustCompile(`id="db-([0-9a-f]{8})"`).FindStringSubmatch(section); m != nil && strings.Contains(section, ">"+name+"<") {
 			return m[1]
 		}
 	}

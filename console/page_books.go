@@ -119,7 +119,7 @@ func (x *Console) minute(ctx context.Context, who *Identity, r *http.Request) (*
 	if len(state) > 0 && state[0].Minute.Equal(minute) {
 		d.State = &state[0]
 	}
-	d.Act = who.May(Audit, d.Service, "")
+	d.Act = x.acts() && who.May(Audit, d.Service, "")
 	return &view{Title: "Minute " + minute.Format("2006-01-02 15:04"), Template: "minute", Data: d}, nil
 }
 

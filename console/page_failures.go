@@ -73,7 +73,7 @@ func (x *Console) failure(ctx context.Context, who *Identity, r *http.Request) (
 	if !who.May(View, d.Group, d.Type) {
 		return nil, denied(View)
 	}
-	d.May = mayOf(who, d.Group, d.Type)
+	d.May = x.mayOf(who, d.Group, d.Type)
 	d.Where = "dead"
 	d.Filter.Group, d.Filter.Fingerprint = d.Group, d.Fingerprint
 	err := x.list(ctx, who, r, &d.listData, func(ctx context.Context, s outlast.OperatorStore, f outlast.Filter) ([]outlast.Item, error) {

@@ -35,10 +35,10 @@ func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*
 		if p.Status != nil {
 			h.Service = p.Status.Source
 			h.StoreStatus = visible(p.Status, who)
-			h.OperateRelays = who.May(Operate, h.Service, "")
+			h.OperateRelays = x.acts() && who.May(Operate, h.Service, "")
 			h.Groups = groupsOf(h.StoreStatus, hears[i], who)
 			for _, g := range h.Groups {
-				h.Operate[g] = who.May(Operate, g, "*") || who.May(Operate, g, "")
+				h.Operate[g] = x.acts() && (who.May(Operate, g, "*") || who.May(Operate, g, ""))
 			}
 			data.Words = append(data.Words, inWords(&h, x.c.Grace)...)
 		} else {

@@ -26,10 +26,11 @@ type listItem struct {
 	May     map[string]bool
 }
 
-func mayOf(who *Identity, service, typ string) map[string]bool {
+// mayOf is what the page offers: nothing that acts on a console that only looks.
+func (x *Console) mayOf(who *Identity, service, typ string) map[string]bool {
 	m := map[string]bool{}
 	for _, p := range Permissions {
-		m[string(p)] = who.May(p, service, typ)
+		m[string(p)] = who.May(p, service, typ) && (x.acts() || p == View || p == Audit)
 	}
 	return m
 }
@@ -70,7 +71,7 @@ func (x *Console) list(ctx context.Context, who *Identity, r *http.Request, d *l
 			service = source
 		}
 		if who.May(View, service, i.Envelope.Type) {
-			d.Items = append(d.Items, listItem{i, service, mayOf(who, service, i.Envelope.Type)})
+			d.Items = append(d.Items, listItem{i, service, x.mayOf(who, service, i.Envelope.Type)})
 		} else {
 			d.Hidden++
 		}

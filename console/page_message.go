@@ -130,7 +130,7 @@ func (x *Console) spots(ctx context.Context, who *Identity, id string) (all []sp
 				if service == "" {
 					service = item.Envelope.Source
 				}
-				lists[i] = append(lists[i], spot{Item: item, Place: p, May: mayOf(who, service, item.Envelope.Type)})
+				lists[i] = append(lists[i], spot{Item: item, Place: p, May: x.mayOf(who, service, item.Envelope.Type)})
 			}
 		}
 		return nil
@@ -140,7 +140,7 @@ func (x *Console) spots(ctx context.Context, who *Identity, id string) (all []sp
 	for i, list := range lists {
 		for _, s := range list {
 			if s.Group == "" { // the outbox's owner, which its rows do not name
-				s.May = mayOf(who, x.sourceOf(ctx, x.places[i]), s.Envelope.Type)
+				s.May = x.mayOf(who, x.sourceOf(ctx, x.places[i]), s.Envelope.Type)
 			}
 			s.Edits = x.c.AllowEdit
 			if !s.May[string(View)] {

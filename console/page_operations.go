@@ -58,7 +58,7 @@ func (x *Console) operation(ctx context.Context, who *Identity, r *http.Request)
 		return nil, denied(View)
 	}
 	v := j.now()
-	v.May = mayOf(who, j.Group, j.Type)
+	v.May = x.mayOf(who, j.Group, j.Type)
 	if j.Deed == "retry" && v.Done > 0 && j.Place != nil {
 		if v.Outcome, err = x.outcome(ctx, j); err != nil {
 			return nil, err

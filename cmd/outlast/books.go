@@ -156,7 +156,7 @@ func (p *program) reportClosing(c *journey.Closing, _ outlast.Kept, err error) {
 }
 
 func closingFailed(op string, c *journey.Closing) error {
-	if err := answered(op, 1, c.Places); err != nil {
+	if err := answered(op, "id", 1, c.Places); err != nil {
 		return err
 	}
 	if c.Unbalanced > 0 {
@@ -247,6 +247,10 @@ func (p *program) booksShowCommand() *cobra.Command {
 				}
 				if p.json {
 					return p.printJSON(notNil(lines))
+				}
+				if len(lines) == 0 {
+					p.printf("compared with nobody: no group that was asked had said that it hears these types for the whole of this minute\n")
+					return nil
 				}
 				t := newTable("type", "group", "sent>", "received>", "missing>")
 				for _, l := range lines {

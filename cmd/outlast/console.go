@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/outlastmq/outlast"
@@ -261,11 +262,33 @@ func (p *program) listenConsole(ctx context.Context, f *consoleFlags, c console.
 	if host, _, _ := net.SplitHostPort(f.listen); f.cert == "" && !isLoopback(host) {
 		p.warn("without --cert and --key, passwords and pages cross the network in the clear: serve it behind a proxy with TLS")
 	}
+	p.warnOfSilent(ctx, c.Places)
 	p.printf("the console is at %s\n", o.address())
 	if c.Audit == nil {
 		fmt.Fprintln(p.errs, "looking only: with --audit FILE people can act")
 	}
 	return o.serve(ctx)
+}
+
+// warnOfSilent says which databases do not answer: a wrong name looks like one that is down.
+func (p *program) warnOfSilent(ctx context.Context, places []journey.Place) {
+	ctx, cancel := context.WithTimeout(ctx, min(p.timeout, 3*time.Second))
+	defer cancel()
+	errs := make([]error, len(places))
+	var all sync.WaitGroup
+	for i, place := range places {
+		all.Go(func() {
+			if errs[i] = place.Err; place.Store != nil {
+				_, errs[i] = place.Store.Operator().Status(ctx)
+			}
+		})
+	}
+	all.Wait()
+	for i, err := range errs {
+		if err != nil {
+			p.warn("%s does not answer, and is shown as unknown until it does: %v", places[i].Name, err)
+		}
+	}
 }
 
 // openedConsole is a console that listens, and does not serve yet.

@@ -59,6 +59,26 @@ func (s *shell) console(args ...string) (address string, end func() (code int)) 
 	return m, func() int { cancel(); return <-done }
 }
 
+// TestConsoleWarnsOfADatabaseThatDoesNotAnswer: a mistyped name looks like one that is down.
+func TestConsoleWarnsOfADatabaseThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	s := withTables(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var out, errs syncBuffer
+	done := make(chan int, 1)
+	go func() {
+		done <- s.program(&out, &errs).run(ctx, []string{"console", "--listen", "127.0.0.1:0", "--in", "postgres://app@127.0.0.1:1/orders", "--in", "sqlite:" + filepath.Join(s.dir, "nowhere.db")})
+	}()
+	eventually(t, "it serves", func() bool { return strings.Contains(out.String(), "the console is at") })
+	cancel()
+	<-done
+	contains(t, errs.String(), "warning: postgres://app@127.0.0.1:1/orders does not answer", "nowhere.db does not answer")
+	if n := strings.Count(errs.String(), "does not answer"); n != 2 {
+		t.Errorf("%d warnings, want none of the database that answers:\n%s", n, errs.String())
+	}
+}
+
 func request(t *testing.T, url string, change func(*http.Request)) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)

@@ -97,7 +97,7 @@ with its time. It is a copy: the gap stays a gap, and the exit code is 1.`,
 				if err != nil {
 					return err
 				}
-				return answered(cmd.CommandPath(), len(found.Stories), found.Places)
+				return answered(cmd.CommandPath(), "id, flow or key", len(found.Stories), found.Places)
 			})
 		},
 	}
@@ -162,7 +162,11 @@ func businessKeys(e *outlast.Envelope) string {
 }
 
 // answered is nil for a whole answer.
-func answered(op string, count int, places []journey.PlaceState) error {
+func answered(op, what string, count int, places []journey.PlaceState) error {
+	hint := "name other databases with --in"
+	if what == "id" {
+		hint = "a key leads to an id by outlast find; " + hint
+	}
 	var gaps []string
 	for _, place := range places {
 		if place.Unknown != "" {
@@ -173,8 +177,8 @@ func answered(op string, count int, places []journey.PlaceState) error {
 	case len(gaps) > 0:
 		return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: fmt.Errorf("the answer has gaps: %s could not be asked", strings.Join(gaps, ", "))}
 	case count == 0:
-		return &outlast.Error{Op: op, Code: outlast.CodeNotFound, Err: fmt.Errorf("no message has this id, flow or key in the databases that were asked"),
-			Hint: "name other databases with --in"}
+		return &outlast.Error{Op: op, Code: outlast.CodeNotFound, Err: fmt.Errorf("no message has this %s in the databases that were asked", what),
+			Hint: hint}
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ that only others speak of. The exit code is 1 then.`,
 				if err != nil {
 					return err
 				}
-				return answered(cmd.CommandPath(), flow.Count, flow.Places)
+				return answered(cmd.CommandPath(), "id", flow.Count, flow.Places)
 			})
 		},
 	}

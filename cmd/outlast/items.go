@@ -132,9 +132,9 @@ func (p *program) listCommand(what, nothing, example string, fields selectionFie
 					return err
 				}
 				if s.selects() || f.After != 0 {
-					return p.printItems(items, f.Limit, nothing+" with these filters")
+					return p.printItems(items, f.Limit, nothing+" with these filters in "+db.at)
 				}
-				return p.printItems(items, f.Limit, nothing)
+				return p.printItems(items, f.Limit, nothing+" in "+db.at)
 			})
 		},
 	}

@@ -69,4 +69,27 @@ func TestNewcomer(t *testing.T) {
 		s.fails(exitFailure, []string{"outlast peek billing --partition 2"}, "peek", "billing.2")
 		s.fails(exitFailure, []string{"a group's queues are there once its service has run"}, "peek", "billing")
 	})
+	t.Run("an empty list names the database that was asked", func(t *testing.T) {
+		s := withTables(t)
+		contains(t, s.ok("dead", "list"), "there are no dead letters in sqlite:")
+		contains(t, s.ok("retry", "list", "--group", "mail"), "nothing waits for a retry with these filters in sqlite:")
+	})
+	t.Run("flow takes ids, and says how a key leads to one", func(t *testing.T) {
+		s := withTables(t)
+		got := s.fails(exitFailure, []string{"no message has this id in", "a key leads to an id by outlast find"}, "flow", "order-7")
+		if strings.Contains(got.err, "or key") {
+			t.Errorf("it takes no key: %s", got.err)
+		}
+		s.fails(exitFailure, []string{"no message has this id, flow or key"}, "find", "order-7")
+	})
+	t.Run("a minute without lines was compared with nobody", func(t *testing.T) {
+		contains(t, withTables(t).ok("books", "show", "2026-01-02T15:04Z"), "compared with nobody")
+	})
+	t.Run("a bad address is said with the flag that has it", func(t *testing.T) {
+		s := withTables(t)
+		got := s.fails(exitUsage, []string{"--in"}, "find", "x", "--in", "mysql://x/y")
+		if strings.Contains(got.err, "--database") {
+			t.Errorf("it is not of --database: %s", got.err)
+		}
+	})
 }

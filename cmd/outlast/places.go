@@ -30,17 +30,15 @@ func (f *placeFlags) flags(cmd *cobra.Command) {
 // withPlaces opens every database, all at once, and closes them behind fn. One that
 // cannot be opened is a place that cannot be asked; a bad setting is an error.
 func (p *program) withPlaces(ctx context.Context, f *placeFlags, fn func(ctx context.Context, places []journey.Place) error) error {
-	urls := f.in
-	if len(urls) == 0 {
-		urls = strings.Fields(p.getenv(placesEnv))
+	urls, named := f.in, databaseServer
+	if named.flag = "--in"; len(urls) == 0 {
+		urls, named.flag = strings.Fields(p.getenv(placesEnv)), placesEnv
 	}
 	if p.databaseURL != "" || p.getenv(databaseServer.env) != "" || len(urls) == 0 {
 		urls = append([]string{""}, urls...)
 	}
 	places := make([]journey.Place, len(urls))
-	errs := make([]error, len(urls))
-	opened := make([]*database, len(urls))
-	var all sync.WaitGroup
+	addresses, schemas := make([]address, len(urls)), make([]string, len(urls))
 	for i, url := range urls {
 		if url != "" {
 			p.guardFlag("--in", placesEnv, url)
@@ -49,10 +47,11 @@ func (p *program) withPlaces(ctx context.Context, f *placeFlags, fn func(ctx con
 		if schema == "" {
 			schema = p.schema
 		}
+		server := named
 		if url == "" {
-			url = p.databaseURL
+			url, server = p.databaseURL, databaseServer
 		}
-		a, err := databaseServer.resolve(url, p.getenv)
+		a, err := server.resolve(url, p.getenv)
 		p.secrets.learn(a.url)
 		if err != nil {
 			return err
@@ -61,13 +60,19 @@ func (p *program) withPlaces(ctx context.Context, f *placeFlags, fn func(ctx con
 		if schema != "" && schema != p.schema {
 			places[i].Name += "#" + schema
 		}
+		addresses[i], schemas[i] = a, schema
+	}
+	errs := make([]error, len(urls))
+	opened := make([]*database, len(urls))
+	var all sync.WaitGroup
+	for i, a := range addresses {
 		all.Go(func() {
 			if a.scheme == "sqlite" {
 				opened[i], errs[i] = p.openSQLite(ctx, a)
 				return
 			}
-			if opened[i], errs[i] = p.openPostgres(ctx, a, f.lazy); errs[i] == nil && schema != p.schema {
-				opened[i].Store = p.postgresStoreIn(opened[i].sql, schema)
+			if opened[i], errs[i] = p.openPostgres(ctx, a, f.lazy); errs[i] == nil && schemas[i] != p.schema {
+				opened[i].Store = p.postgresStoreIn(opened[i].sql, schemas[i])
 			}
 		})
 	}
