@@ -75,7 +75,7 @@ func sizesPart(ctx context.Context, s *stack, o *options) ([]*report.Table, erro
 	var cases []*relayCase
 	for _, q := range o.queueTypes() {
 		for _, size := range []int{256, 4096, 65536} {
-			for _, name := range []string{"broker", "outlast", "river"} {
+			for _, name := range []string{"broker", "outlast", "untracked", "river"} {
 				cases = append(cases, o.relayCase(name, q, size, 1000))
 			}
 		}
