@@ -132,6 +132,7 @@ prove: ## The long proofs: a million rows, an outage of a minute, a hundred roun
 	@lab/install
 	cd lab && OUTLAST_TEST_BACKLOG=1000000 $(GO) test -run 'TestF31_MemoryStaysFlat' -count=1 -v -timeout 1h ./chain
 	cd lab && OUTLAST_TEST_OUTAGE=60s $(GO) test -run 'TestDemo_on_real_servers_through_a_cut' -count=1 -v -timeout 1h ./demo
+	cd lab && OUTLAST_TEST_OUTAGE=10m $(GO) test -run 'TestTruthBrokerDown' -count=1 -v -timeout 1h ./journey
 	cd lab && OUTLAST_JOURNEY_MESSAGES=1000000 $(GO) test -run 'TestFindIsQuick|TestPagesOfManyMessages' -count=1 -v -timeout 1h ./journey
 	cd lab && OUTLAST_TEST_ROUNDS=100 $(GO) test -run 'TestCrash' -count=1 -v -timeout 1h ./storm
 

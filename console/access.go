@@ -24,10 +24,13 @@ const (
 	Operate Permission = "operate"
 	// Audit: read the record of actions, send missing messages again.
 	Audit Permission = "audit"
+	// Configure: declare queues, exchanges and bindings that a group should have and the
+	// broker lacks.
+	Configure Permission = "configure"
 )
 
 // Permissions are all that there are.
-var Permissions = []Permission{View, ViewBody, Retry, Edit, Discard, Operate, Audit}
+var Permissions = []Permission{View, ViewBody, Retry, Edit, Discard, Operate, Audit, Configure}
 
 // Grant gives permissions within services and types of messages. A pattern is a whole
 // name, "*" for all, or "order.*" for all that begin with "order.". On the sender's side

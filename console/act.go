@@ -26,6 +26,7 @@ var notices = map[string]string{
 	"pause-relays":  "The relays pause within seconds; what they have sent they settle, nothing is lost.",
 	"resume-relays": "The relays go on within seconds.",
 	"resend":        "What is in the sent log with its body, and young enough, is sent again.",
+	"declare":       "What was missing is declared. What is bound from now on comes; what was sent before does not.",
 	"edit":          "The new message waits for its group alone; the dead letter is discarded.",
 	"sign-off":      "The minute is signed off.",
 	"signed":        "Nothing was left to do: the minute is balanced, or signed off already.",

@@ -114,7 +114,7 @@ func TestS31_PermissionsFailClosed(t *testing.T) {
 		{"retry", "db", billing, "group", group, "id", m.ID}, {"discard", "db", billing, "group", group, "id", m.ID},
 		{"retry-now", "db", billing, "group", group, "id", waits.ID}, {"withdraw", "db", orders, "id", sends.ID},
 		{"release", "db", orders, "id", sends.ID}, {"pause", "db", billing, "group", group}, {"resume", "db", billing, "group", group},
-		{"pause-relays", "db", orders}, {"resume-relays", "db", orders},
+		{"pause-relays", "db", orders}, {"resume-relays", "db", orders}, {"declare", "group", group},
 		{"resend", "db", orders, "at", "2026-01-02T15:04:00Z"}, {"sign-off", "db", orders, "at", "2026-01-02T15:04:00Z"},
 		{"operation-plan", "db", billing, "group", group, "type", typ, "fingerprint", print, "deed", "retry", "rate", "1"},
 		{"operation-plan", "db", billing, "group", group, "type", typ, "fingerprint", print, "deed", "discard", "rate", "1"},

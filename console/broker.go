@@ -2,7 +2,9 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -123,6 +125,28 @@ func (x *Console) declared(group string) *outlast.GroupTopology {
 		}
 	}
 	return nil
+}
+
+// declare makes the queues, exchanges and bindings that are declared for a group and missing
+// at the broker. It removes nothing, and refuses what is there with other arguments.
+func (x *Console) declare(_ context.Context, _ *Identity, r *http.Request) (*deed, error) {
+	if err := needsGroup(r); err != nil {
+		return nil, err
+	}
+	group := r.PostFormValue("group")
+	d := &deed{permission: Configure, what: "declare", group: group, service: group, target: "queues of " + group, back: "topology", notice: "declare"}
+	d.do = func(ctx context.Context, _ outlast.Action) (string, error) {
+		g := x.declared(group)
+		if x.c.Broker == nil || g == nil {
+			return "", &outlast.Error{Op: d.what, Code: outlast.CodeNotFound, Err: fmt.Errorf("nobody has told this console what is declared for %q", group)}
+		}
+		err := x.c.Broker.Topology().Apply(ctx, outlast.Topology{Exchanges: x.c.Declared.Exchanges, Groups: []outlast.GroupTopology{*g}})
+		x.broker.Lock()
+		defer x.broker.Unlock()
+		x.observed = nil // what was seen before
+		return "declared", err
+	}
+	return d, nil
 }
 
 // knownGroup is a group with what the databases and the declared topology say of it.

@@ -122,6 +122,28 @@ func TestTopologyDeclaredAgainstObserved(t *testing.T) {
 	f.page("topology", "No database that was asked knows the group mail.", "billing says that it hears order.paid.v1, which is not declared.")
 }
 
+// What is missing is declared by whoever may configure the group, and the record says who.
+func TestDeclareWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	f, b := withBroker(t, 2, declare(2))
+	lacks(t, f.page("topology"), "Declare what is missing")
+	f, b = withBroker(t, 2, declare(2))
+	f.must(b.DeleteQueue("billing.1"))
+	f.who = "viewer"
+	lacks(t, f.page("topology", `Queue "billing.1" is missing.`), "Declare what is missing")
+	f.who = "boss"
+	f.page("topology", "Declare what is missing")
+	lacks(t, f.page(f.done("declare", "group", group, "reason", "deleted by mistake"), "What was missing is declared", "2 queues as declared"), "is missing.")
+	f.page("audit", "declare", "queues of billing", "deleted by mistake", "declared")
+	if a := f.post("declare", "group", "mail", "reason", "x"); a.status != http.StatusNotFound {
+		t.Errorf("a group that is not declared: %d", a.status)
+	}
+	b.Die()
+	if a := f.post("declare", "group", group, "reason", "x"); a.status < 500 {
+		t.Errorf("without the broker: %d", a.status)
+	}
+}
+
 // Without a declared topology nothing is compared, and the page says so.
 func TestTopologyOfGroupsThatAreNotDeclared(t *testing.T) {
 	t.Parallel()

@@ -150,7 +150,7 @@ func New(c Config) (*Console, error) {
 	for pattern, act := range map[string]actFunc{
 		"POST /retry": x.retry, "POST /retry-now": x.retryNow, "POST /discard": x.discard, "POST /release": x.release, "POST /withdraw": x.withdraw,
 		"POST /pause": x.pause, "POST /resume": x.resume, "POST /resend": x.resend, "POST /sign-off": x.signOff,
-		"POST /pause-relays": x.pauseRelays, "POST /resume-relays": x.resumeRelays,
+		"POST /pause-relays": x.pauseRelays, "POST /resume-relays": x.resumeRelays, "POST /declare": x.declare,
 		"POST /operation-plan": x.plan, "POST /operation-start": x.start, "POST /operation-stop": x.stop,
 	} {
 		mux.Handle(pattern, x.act(act))

@@ -73,6 +73,7 @@ type comparison struct {
 type comparedGroup struct {
 	Name        string
 	Declared    bool
+	Declare     bool // the person may have what is missing declared
 	Unknown     string
 	Differences []difference
 	Fine        string // what is as it should be, when nothing differs
@@ -91,6 +92,7 @@ func (x *Console) compare(ctx context.Context, who *Identity) *comparison {
 			continue
 		}
 		g := x.compareGroup(name, o.Groups[name], known[name])
+		g.Declare = len(o.Groups[name].Differences)+len(o.Exchanges) > 0 && g.Declared && g.Unknown == "" && x.acts() && who.May(Configure, name, "")
 		if g.Unknown != "" {
 			unknown++
 			c.Unknown = g.Unknown

@@ -162,7 +162,7 @@ func TestS32_ForgedRequestsDoNothing(t *testing.T) {
 			t.Errorf("%s: %d", name, a.status)
 		}
 	}
-	for _, path := range []string{"retry", "retry-now", "discard", "release", "withdraw", "pause", "resume", "pause-relays", "resume-relays", "edit", "resend", "sign-off", "body", "operation-plan", "operation-start", "operation-stop"} {
+	for _, path := range []string{"retry", "retry-now", "discard", "release", "withdraw", "pause", "resume", "pause-relays", "resume-relays", "declare", "edit", "resend", "sign-off", "body", "operation-plan", "operation-start", "operation-stop"} {
 		if a := f.get(path + "?db=" + db + "&group=" + group + "&id=" + m.ID + "&reason=x"); a.status != http.StatusMethodNotAllowed && a.status != http.StatusNotFound {
 			t.Errorf("GET %s: %d", path, a.status)
 		}

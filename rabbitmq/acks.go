@@ -30,7 +30,8 @@ type ackEntry struct {
 type acks struct {
 	tell  func(tag uint64, multiple bool) error
 	stale func()
-	limit int // told at once when so many wait; half of it, when the oldest is done
+	pause time.Duration // between two looks
+	limit int           // told at once when so many wait; half of it, when the oldest is done
 
 	// mu is held while something is told: nothing is any more when end returns, so that
 	// it can never meet another channel's tags.
@@ -45,7 +46,7 @@ type acks struct {
 }
 
 func newAcks(prefetch int, tell func(tag uint64, multiple bool) error, stale func()) *acks {
-	return &acks{tell: tell, stale: stale, limit: max(1, prefetch/2)}
+	return &acks{tell: tell, stale: stale, pause: ackPause, limit: max(1, prefetch/2)}
 }
 
 // delivered notes the next delivery. The tags of a channel rise; a broker that counts
@@ -105,9 +106,9 @@ func (a *acks) arm() {
 	case a.armed || a.waiting == 0:
 		return
 	case a.timer == nil:
-		a.timer = time.AfterFunc(ackPause, a.look)
+		a.timer = time.AfterFunc(a.pause, a.look)
 	default:
-		a.timer.Reset(ackPause)
+		a.timer.Reset(a.pause)
 	}
 	a.armed = true
 }

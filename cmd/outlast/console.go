@@ -45,7 +45,7 @@ func (p *program) consoleCommand() *cobra.Command {
 		Long: `Console serves a web page on which people find messages, look at what waits and what
 failed, and act on it: retry, discard, release, withdraw, pause. It asks the databases
 of all services, and needs no broker. Given one with --broker, it shows its queues and,
-with --topology, what differs from what is declared; it only looks at it.
+with --topology, what differs from what is declared, and declares what is missing.
 
 Without --access it asks nobody who they are: it then listens on this machine alone,
 and whoever is on this machine may do everything. With --access it reads a JSON file:
@@ -57,7 +57,7 @@ or, with a provider of OpenID Connect, by a claim (default "sub") and by "groups
   {"oidc": {"issuer": "https://login.example", "client_id": "outlast", "client_secret": "env:OIDC_SECRET",
      "redirect": "https://console.example/callback", "claim": "email", "groups": {"ops": {"grants": [...]}}}}
 outlast console password makes the hash. Permissions: view, view_body, retry, discard,
-edit, operate, audit. What is not granted is refused.
+edit, operate, audit, configure. What is not granted is refused.
 
 Without --audit there are no actions, and nobody sees a body. With it, every action and
 every look at a body is written to that file before it is done, each line with the hash

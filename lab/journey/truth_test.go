@@ -233,7 +233,7 @@ func (s *stage) settled() {
 
 // TestTruthBrokerDown cuts the broker off for long, as relay and group count: for several
 // leases and attempts to connect. Meanwhile everything is pending, and nothing is called
-// sent, lost or fine; afterwards everything is handled.
+// sent, lost or fine; afterwards everything is handled. OUTLAST_TEST_OUTAGE makes the cut longer.
 func TestTruthBrokerDown(t *testing.T) {
 	s := newStage(t, "--grace", "2s")
 	relay := s.relay(s.world.Broker, "--listen", "127.0.0.1:0")
@@ -251,8 +251,14 @@ func TestTruthBrokerDown(t *testing.T) {
 		code, body, _ := s.answer(http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+health[1]+"/readyz", nil))
 		return code == http.StatusServiceUnavailable && strings.Contains(body, "broker: no connection")
 	})
-	for range 5 { // twelve seconds: six leases
-		time.Sleep(2400 * time.Millisecond)
+	outage := 12 * time.Second // six leases
+	if text := os.Getenv("OUTLAST_TEST_OUTAGE"); text != "" {
+		var err error
+		if outage, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for limit := time.Now().Add(outage); time.Now().Before(limit); time.Sleep(2400 * time.Millisecond) {
 		s.shows("", "20 messages order.placed.v1 of orders to be sent, the oldest for", "does the broker take them?", "pending order.placed.v1 20", "!Nothing needs a person")
 		s.shows("outbox", "pending order.placed.v1 20", "Relay Slots", " 256 ")
 		s.tell(during[0], "orders: pending", "!orders: sent", "!billing:", "!LOST", "!ORPHAN", "!unknown")
