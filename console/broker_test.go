@@ -125,9 +125,9 @@ func TestTopologyDeclaredAgainstObserved(t *testing.T) {
 // What is missing is declared by whoever may configure the group, and the record says who.
 func TestDeclareWhatIsMissing(t *testing.T) {
 	t.Parallel()
+	fine, _ := withBroker(t, 2, declare(2))
+	lacks(t, fine.page("topology"), "Declare what is missing")
 	f, b := withBroker(t, 2, declare(2))
-	lacks(t, f.page("topology"), "Declare what is missing")
-	f, b = withBroker(t, 2, declare(2))
 	f.must(b.DeleteQueue("billing.1"))
 	f.who = "viewer"
 	lacks(t, f.page("topology", `Queue "billing.1" is missing.`), "Declare what is missing")
