@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestIDsAndReasonsAgree(t *testing.T) {
@@ -53,6 +54,24 @@ func TestRowsAreRefusedWhenBroken(t *testing.T) {
 	for _, bad := range []string{"F01 | x", "F1 | x | y", "F01 | x | y\nF01 | x | y", "F01 | x | y | because", "F01 |  | y"} {
 		if _, err := parseRows(bad); err == nil {
 			t.Errorf("parseRows(%q) gave no error", bad)
+		}
+	}
+}
+
+// One adapter that cannot run a test hides nothing that another shows, and what an earlier run
+// said does not count any more.
+func TestTheWeightiestResultOfARunCounts(t *testing.T) {
+	const name = "F66_Prefetch_bounds_what_is_unsettled"
+	event := func(action string) string {
+		return `{"Action":"` + action + `","Test":"TestAdapter/` + name + `"}` + "\n"
+	}
+	for actions, want := range map[string]string{"skip pass skip": "pass", "pass fail pass": "fail", "skip": "skip", "pass": "pass"} {
+		c := &catalogue{results: map[string]result{name: {"fail", "2026-01-02"}}, noted: map[string]bool{}}
+		for _, action := range strings.Fields(actions) {
+			c.note(strings.NewReader(event(action)), time.Now())
+		}
+		if got := c.results[name].outcome; got != want {
+			t.Errorf("%s: %s, want %s", actions, got, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@
 //
 //	go run ./catalogue          writes the page from rows.txt, the tests, and kept results
 //	go run ./catalogue run      runs those tests first, and keeps how they ended
+//	go run ./catalogue run DIR  runs those of one folder alone, such as lab/rabbitmq
 package main
 
 import (
@@ -25,12 +26,12 @@ func run(args []string) error {
 	}
 	switch {
 	case len(args) == 0:
-	case len(args) == 1 && args[0] == "run":
-		if err := c.runTests(); err != nil {
+	case len(args) <= 2 && args[0] == "run":
+		if err := c.runTests(args[1:]...); err != nil {
 			return err
 		}
 	default:
-		return fmt.Errorf("arguments %q: want none, or run", args)
+		return fmt.Errorf("arguments %q: want none, or run and at most one folder", args)
 	}
 	return c.write()
 }

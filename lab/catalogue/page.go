@@ -23,10 +23,11 @@ type catalogue struct {
 	rows    []row
 	tests   []test
 	results map[string]result
+	noted   map[string]bool // in this run
 }
 
 func read(root string) (*catalogue, error) {
-	c := &catalogue{root: root, results: map[string]result{}}
+	c := &catalogue{root: root, results: map[string]result{}, noted: map[string]bool{}}
 	var err error
 	if c.rows, err = parseRows(rowsText); err != nil {
 		return nil, err
