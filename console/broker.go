@@ -127,8 +127,8 @@ func (x *Console) declared(group string) *outlast.GroupTopology {
 	return nil
 }
 
-// declare makes the queues, exchanges and bindings that are declared for a group and missing
-// at the broker. It removes nothing, and refuses what is there with other arguments.
+// declare makes the queues and bindings that are declared for a group and missing at the
+// broker, with the exchanges that they need. It removes nothing, and refuses what is there with other arguments.
 func (x *Console) declare(_ context.Context, _ *Identity, r *http.Request) (*deed, error) {
 	if err := needsGroup(r); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (x *Console) declare(_ context.Context, _ *Identity, r *http.Request) (*dee
 		if x.c.Broker == nil || g == nil {
 			return "", &outlast.Error{Op: d.what, Code: outlast.CodeNotFound, Err: fmt.Errorf("nobody has told this console what is declared for %q", group)}
 		}
-		err := x.c.Broker.Topology().Apply(ctx, outlast.Topology{Exchanges: x.c.Declared.Exchanges, Groups: []outlast.GroupTopology{*g}})
+		err := x.c.Broker.Topology().Apply(ctx, outlast.Topology{Groups: []outlast.GroupTopology{*g}})
 		x.broker.Lock()
 		defer x.broker.Unlock()
 		x.observed = nil // what was seen before

@@ -138,6 +138,9 @@ func TestDeclareWhatIsMissing(t *testing.T) {
 	if a := f.post("declare", "group", "mail", "reason", "x"); a.status != http.StatusNotFound {
 		t.Errorf("a group that is not declared: %d", a.status)
 	}
+	// An exchange is missing, of which the queues say nothing.
+	bare, _ := withBroker(t, 0, declare(1))
+	lacks(t, bare.page(bare.done("declare", "group", group, "reason", "a new broker"), "1 queue as declared"), "is missing.", "Declare what is missing")
 	b.Die()
 	if a := f.post("declare", "group", group, "reason", "x"); a.status < 500 {
 		t.Errorf("without the broker: %d", a.status)

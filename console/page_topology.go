@@ -92,7 +92,7 @@ func (x *Console) compare(ctx context.Context, who *Identity) *comparison {
 			continue
 		}
 		g := x.compareGroup(name, o.Groups[name], known[name])
-		g.Declare = len(o.Groups[name].Differences)+len(o.Exchanges) > 0 && g.Declared && g.Unknown == "" && x.acts() && who.May(Configure, name, "")
+		g.Declare = g.Unknown == "" && lacks(o, name) && x.acts() && who.May(Configure, name, "")
 		if g.Unknown != "" {
 			unknown++
 			c.Unknown = g.Unknown
@@ -107,6 +107,17 @@ func (x *Console) compare(ctx context.Context, who *Identity) *comparison {
 		c.Unknown = ""
 	}
 	return c
+}
+
+// lacks reports whether something that is declared for the group is missing or differs, the
+// exchanges that it is bound to among it.
+func lacks(o *observed, group string) bool {
+	g := o.Groups[group]
+	return g.Declared != nil && (len(g.Differences) > 0 || slices.ContainsFunc(g.Declared.Bindings, func(b outlast.Binding) bool {
+		return slices.ContainsFunc(o.Exchanges, func(d outlast.TopologyDifference) bool {
+			return strings.Contains(d.Object, fmt.Sprintf("%q", b.Exchange))
+		})
+	}))
 }
 
 func (x *Console) compareGroup(name string, o observedGroup, known *knownGroup) comparedGroup {

@@ -156,7 +156,7 @@ func (p *program) reportClosing(c *journey.Closing, _ outlast.Kept, err error) {
 }
 
 func closingFailed(op string, c *journey.Closing) error {
-	if err := answered(op, "id", 1, c.Places); err != nil {
+	if err := gapsIn(op, c.Places); err != nil {
 		return err
 	}
 	if c.Unbalanced > 0 {
@@ -249,8 +249,7 @@ func (p *program) booksShowCommand() *cobra.Command {
 					return p.printJSON(notNil(lines))
 				}
 				if len(lines) == 0 {
-					p.printf("compared with nobody: no group that was asked had said that it hears these types for the whole of this minute\n")
-					return nil
+					return p.showEmptyMinute(ctx, db, minute)
 				}
 				t := newTable("type", "group", "sent>", "received>", "missing>")
 				for _, l := range lines {
@@ -273,6 +272,22 @@ func (p *program) booksShowCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+// showEmptyMinute says why a minute has no lines.
+func (p *program) showEmptyMinute(ctx context.Context, db *database, minute time.Time) error {
+	list, err := db.Books().Minutes(ctx, outlast.MinuteQuery{Before: minute.Add(time.Minute), Limit: 1})
+	switch {
+	case err != nil:
+		return err
+	case len(list) == 0 || !list[0].Minute.Equal(minute):
+		p.printf("nobody has looked at this minute: outlast books close does, when it is over\n")
+	case list[0].Sent == 0:
+		p.printf("nothing was sent\n")
+	default:
+		p.printf("%s was sent, and compared with nobody: no group that was asked had said that it hears these types for the whole of this minute\n", plural(list[0].Sent, "message"))
+	}
+	return nil
 }
 
 func (p *program) booksResendCommand() *cobra.Command {

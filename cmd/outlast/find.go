@@ -97,7 +97,10 @@ with its time. It is a copy: the gap stays a gap, and the exit code is 1.`,
 				if err != nil {
 					return err
 				}
-				return answered(cmd.CommandPath(), "id, flow or key", len(found.Stories), found.Places)
+				if err := gapsIn(cmd.CommandPath(), found.Places); err != nil || len(found.Stories) > 0 {
+					return err
+				}
+				return nothingHas("id, flow or key", cmd.CommandPath(), "name other databases with --in")
 			})
 		},
 	}
@@ -161,24 +164,21 @@ func businessKeys(e *outlast.Envelope) string {
 	return text
 }
 
-// answered is nil for a whole answer.
-func answered(op, what string, count int, places []journey.PlaceState) error {
-	hint := "name other databases with --in"
-	if what == "id" {
-		hint = "a key leads to an id by outlast find; " + hint
-	}
+// gapsIn is nil when all databases were asked.
+func gapsIn(op string, places []journey.PlaceState) error {
 	var gaps []string
 	for _, place := range places {
 		if place.Unknown != "" {
 			gaps = append(gaps, place.Name)
 		}
 	}
-	switch {
-	case len(gaps) > 0:
-		return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: fmt.Errorf("the answer has gaps: %s could not be asked", strings.Join(gaps, ", "))}
-	case count == 0:
-		return &outlast.Error{Op: op, Code: outlast.CodeNotFound, Err: fmt.Errorf("no message has this %s in the databases that were asked", what),
-			Hint: hint}
+	if len(gaps) == 0 {
+		return nil
 	}
-	return nil
+	return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: fmt.Errorf("the answer has gaps: %s could not be asked", strings.Join(gaps, ", "))}
+}
+
+// nothingHas is the whole answer when no message was found.
+func nothingHas(what, op, hint string) error {
+	return &outlast.Error{Op: op, Code: outlast.CodeNotFound, Err: fmt.Errorf("no message has this %s in the databases that were asked", what), Hint: hint}
 }

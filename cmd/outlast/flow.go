@@ -34,7 +34,10 @@ that only others speak of. The exit code is 1 then.`,
 				if err != nil {
 					return err
 				}
-				return answered(cmd.CommandPath(), "id", flow.Count, flow.Places)
+				if err := gapsIn(cmd.CommandPath(), flow.Places); err != nil || flow.Count > 0 {
+					return err
+				}
+				return nothingHas("id", cmd.CommandPath(), "a key leads to an id by outlast find; name other databases with --in")
 			})
 		},
 	}

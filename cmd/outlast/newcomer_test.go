@@ -3,6 +3,9 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/outlastmq/outlast"
 )
 
 // What somebody meets who does not know the program yet.
@@ -82,8 +85,21 @@ func TestNewcomer(t *testing.T) {
 		}
 		s.fails(exitFailure, []string{"no message has this id, flow or key"}, "find", "order-7")
 	})
-	t.Run("a minute without lines was compared with nobody", func(t *testing.T) {
-		contains(t, withTables(t).ok("books", "show", "2026-01-02T15:04Z"), "compared with nobody")
+	t.Run("a minute without lines says why it has none", func(t *testing.T) {
+		s := withTables(t)
+		db, err := s.program(&syncBuffer{}, &syncBuffer{}).openDatabase(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.close()
+		at := time.Date(2026, 1, 2, 15, 4, 0, 0, time.UTC)
+		contains(t, s.ok("books", "show", "2026-01-02T15:04Z"), "nobody has looked at this minute")
+		for sent, words := range []string{"nothing was sent", "1 message was sent, and compared with nobody"} {
+			if err := db.Books().Write(t.Context(), outlast.BookMinute{Minute: at, State: outlast.MinuteBalanced, Sent: sent, At: at}, nil); err != nil {
+				t.Fatal(err)
+			}
+			contains(t, s.ok("books", "show", "2026-01-02T15:04Z"), words)
+		}
 	})
 	t.Run("a bad address is said with the flag that has it", func(t *testing.T) {
 		s := withTables(t)

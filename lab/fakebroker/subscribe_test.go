@@ -260,7 +260,7 @@ func TestF55_AHerdSpreads(t *testing.T) {
 
 // TestF48_AForgottenSubscriptionIsMadeAnew: a broker that has lost a consumer without a word,
 // as with a queue that was deleted while it had no leader, is noticed by its own count. One
-// such answer is not enough, and none is asked for while messages come.
+// such answer is not enough. A queue that is gone counts as one without a consumer.
 func TestF48_AForgottenSubscriptionIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	const recheck = 30 * time.Millisecond
