@@ -300,3 +300,27 @@ func TestF48_AForgottenSubscriptionIsMadeAnew(t *testing.T) {
 		t.Errorf("the reasons are %q", reasons)
 	}
 }
+
+// TestF48_AQueueThatIsGoneIsSubscribedToAnew: the broker does not know the queue any more, and
+// has told nobody.
+func TestF48_AQueueThatIsGoneIsSubscribedToAnew(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	subscribed := make(chan *fakebroker.Channel, 10)
+	server := fakebroker.New(t, fakebroker.Script{
+		Instead: func(ch *fakebroker.Channel, class, method uint16) bool {
+			if class != 50 || method != 10 || asked.Add(1) > 2 {
+				return false
+			}
+			ch.CloseChannel(404, "NOT_FOUND - no queue 'q'")
+			return true
+		},
+		Consumed: func(ch *fakebroker.Channel, _, _ string) { subscribed <- ch },
+	})
+	receive(t, rabbitmq.Broker(server.URL(), rabbitmq.Recheck(30*time.Millisecond)))
+	next(t, "a subscription", subscribed)
+	next(t, "another subscription", subscribed)
+	if n := asked.Load(); n < 2 {
+		t.Errorf("it subscribed again after %d answers", n)
+	}
+}
