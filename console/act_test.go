@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/console"
@@ -94,7 +95,10 @@ func TestS35_ActionsNeedAReasonAndARecord(t *testing.T) {
 		}
 	}
 	// And nothing is offered that would be refused.
-	for _, page := range []string{"", "outbox", "message?id=" + m.ID} {
+	minute := time.Date(2026, 1, 2, 15, 4, 0, 0, time.UTC)
+	look.must(look.orders.Books().Write(t.Context(), outlast.BookMinute{Minute: minute, State: outlast.MinuteUnbalanced, Sent: 1, At: minute},
+		[]outlast.BookLine{{Type: typ, Group: group, Sent: 1, Missing: []string{m.ID}}}))
+	for _, page := range []string{"", "outbox", "message?id=" + m.ID, "minute?at=2026-01-02T15:04:00Z&db=" + look.db("orders-db")} {
 		if a := look.page(page); strings.Contains(a.text, `method="post"`) {
 			t.Errorf("without an audit log, %q offers something to do", page)
 		}
