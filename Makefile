@@ -79,7 +79,7 @@ bench: ## Measure against other outboxes on real servers, about 10 minutes; BENC
 bench-flat: ## Ten million rows, an old snapshot, 1 to 8 relays, 1 to 1000 queues: about an hour
 	@lab/install
 	@mkdir -p bin
-	cd lab && $(GO) run ./bench flat --rows 10000000 --rounds 1 --json ../bin/bench-flat.json --markdown ../bin/bench-flat.md --svg ../bin/bench-flat.svg
+	cd lab && $(GO) run ./bench flat --rows 10000000 --json ../bin/bench-flat.json --markdown ../bin/bench-flat.md --svg ../bin/bench-flat.svg
 
 .PHONY: bench-steady
 bench-steady: ## A steady load, minute by minute; FOR=45m

@@ -97,7 +97,7 @@ func (t *inboxTx) mark(ctx context.Context) error {
 // each, as it does when the number of marks is a parameter's. They go together with BEGIN:
 // one way to the server and back, and a second one only for a message that was known.
 func (t *inboxTx) markOne(ctx context.Context, m *outlast.Mark) error {
-	look := func(b *pgx.Batch) { b.Queue(t.s.sql.Get("marked_one"), t.group, m.Source, m.ID, m.Key) }
+	look := func(b *pgx.Batch) { t.byIndex(b, "marked_one", t.group, m.Source, m.ID, m.Key) }
 	results := t.send(ctx, func(b *pgx.Batch) {
 		b.Queue(t.s.sql.Get("mark_one"), t.group, m.Source, m.ID, m.Hash, instant(m.EnqueuedAt))
 		if m.Redelivered {
@@ -135,6 +135,9 @@ func (t *inboxTx) lookOne(results pgx.BatchResults, m *outlast.Mark, fresh bool)
 	var state string
 	var hash int64
 	var behind bool
+	if _, err := results.Exec(); err != nil {
+		return err
+	}
 	if err := results.QueryRow().Scan(&state, &hash, &behind); err != nil {
 		return err
 	}
@@ -161,7 +164,7 @@ func seenOf(fresh bool, state string, sameContent, behind bool) outlast.Seen {
 }
 
 func (t *inboxTx) look(ctx context.Context, order []int, sources, ids, keys []string, hashes []int64) error {
-	rows, err := t.conn.Query(ctx, t.s.sql.Get("marked"), t.group, sources, ids, keys)
+	rows, err := t.queryByIndex(ctx, "marked", t.group, sources, ids, keys)
 	if err != nil {
 		return err
 	}
@@ -202,7 +205,7 @@ func (t *inboxTx) Wait(ctx context.Context, w *outlast.Waiting) error {
 		return err
 	}
 	hash, _ := t.markOf(w.Message)
-	_, err = t.conn.Exec(ctx, t.s.sql.Get("inbox_wait"), t.group, w.Message.Source, w.Message.ID,
+	err = t.execByIndex(ctx, "inbox_wait", t.group, w.Message.Source, w.Message.ID,
 		w.Message.Envelope.Key, w.Ordered, w.Message.Type, envelope, bytesOf(w.Message.Body), hash,
 		w.Reason, outlast.CleanErrorText(w.Error), w.Attempts, w.Replays, micros(w.Wait), instant(w.FirstAt))
 	if err == nil && w.Attempts > 0 && w.Reason == "failed" {
@@ -217,7 +220,7 @@ func (t *inboxTx) Bury(ctx context.Context, d *outlast.DeadLetterRecord) error {
 		return err
 	}
 	hash, conflict := t.markOf(d.Message)
-	_, err = t.conn.Exec(ctx, t.s.sql.Get("inbox_bury"), t.group, d.Message.Source, d.Message.ID,
+	err = t.execByIndex(ctx, "inbox_bury", t.group, d.Message.Source, d.Message.ID,
 		d.Message.Envelope.Key, d.Ordered, d.Message.Type, envelope, bytesOf(d.Message.Body), hash,
 		d.Reason, outlast.CleanErrorText(d.Error), d.Attempts, d.Replays, d.Fingerprint, conflict, instant(d.FirstAt))
 	if err == nil {

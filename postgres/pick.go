@@ -143,7 +143,7 @@ func (p *pick) query() error {
 		lates[i] = p.lateAbove(s)
 	}
 	p.limit += r.knownRows() // so that a pick always gets past them
-	rows, err := p.conn.Query(p.ctx, r.s.sql.Get("pick"), slots, lates, cursors,
+	rows, err := r.s.query(p.ctx, p.conn, "pick", slots, lates, cursors,
 		min(r.quota, p.maxRows), p.maxRows, p.maxBytes, p.limit)
 	if err != nil {
 		return err
@@ -232,7 +232,7 @@ func (p *pick) queryLate(slots []int16, lows, highs []int64) error {
 	if len(slots) == 0 {
 		return nil
 	}
-	rows, err := p.conn.Query(p.ctx, p.r.s.sql.Get("late"), slots, lows, highs, p.limit, p.now.text)
+	rows, err := p.r.s.query(p.ctx, p.conn, "late", slots, lows, highs, p.limit, p.now.text)
 	if err != nil {
 		return err
 	}
@@ -284,7 +284,7 @@ func (p *pick) fetchLate() ([]*outlast.Row, error) {
 	for i, l := range news {
 		slots[i], seqs[i] = int16(l.slot), l.seq
 	}
-	rows, err := readRows(p.conn.Query(p.ctx, p.r.s.sql.Get("fetch"), slots, seqs, p.maxBytes))
+	rows, err := readRows(p.r.s.query(p.ctx, p.conn, "fetch", slots, seqs, p.maxBytes))
 	if err != nil {
 		return nil, err
 	}

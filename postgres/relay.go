@@ -44,7 +44,7 @@ func (s relay) HeldIndex(ctx context.Context, leases []outlast.Lease) (outlast.H
 		if err := s.primary(ctx, c); err != nil {
 			return err
 		}
-		rows, err := c.Query(ctx, s.sql.Get("held_keys"), slots)
+		rows, err := s.query(ctx, c, "held_keys", slots)
 		if err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func (s relay) HeldIndex(ctx context.Context, leases []outlast.Lease) (outlast.H
 		if err != nil {
 			return err
 		}
-		if rows, err = c.Query(ctx, s.sql.Get("held_routes"), slots); err != nil {
+		if rows, err = s.query(ctx, c, "held_routes", slots); err != nil {
 			return err
 		}
 		index.Routes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r outlast.HeldRouteCount, err error) {
@@ -99,9 +99,9 @@ func (s relay) Held(ctx context.Context, q outlast.HeldQuery) (outlast.HeldPage,
 			if !leased(q.Leases, q.Key.Slot) {
 				return nil
 			}
-			page.Rows, err = readHeld(c.Query(ctx, s.sql.Get("held_key"), q.Key.Slot, q.Key.Key, q.After, rows, bytes))
+			page.Rows, err = readHeld(s.query(ctx, c, "held_key", q.Key.Slot, q.Key.Key, q.After, rows, bytes))
 		default:
-			page.Rows, err = readHeld(c.Query(ctx, s.sql.Get("held_route"), slots, q.Route.Exchange, q.Route.Type, q.After, rows, bytes))
+			page.Rows, err = readHeld(s.query(ctx, c, "held_route", slots, q.Route.Exchange, q.Route.Type, q.After, rows, bytes))
 		}
 		return err
 	})
@@ -123,7 +123,7 @@ func (s relay) due(ctx context.Context, c *pgx.Conn, page *outlast.HeldPage, slo
 	var due int64
 	var next *int64
 	var standby bool
-	err := c.QueryRow(ctx, s.sql.Get("held_next"), slots, limit+1).Scan(&due, &next, &standby)
+	err := s.queryRow(ctx, c, "held_next", []any{slots, limit + 1}, &due, &next, &standby)
 	if err == nil && standby {
 		err = errStandby
 	}
@@ -132,7 +132,7 @@ func (s relay) due(ctx context.Context, c *pgx.Conn, page *outlast.HeldPage, slo
 	}
 	if due > 0 {
 		candidates := 4*limit + 10_000
-		if page.Rows, err = readHeld(c.Query(ctx, s.sql.Get("held_due"), slots, after, candidates, limit, bytes)); err != nil {
+		if page.Rows, err = readHeld(s.query(ctx, c, "held_due", slots, after, candidates, limit, bytes)); err != nil {
 			return err
 		}
 	}

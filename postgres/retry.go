@@ -59,8 +59,10 @@ func (t *retryTx) claim(ctx context.Context, group string, types []string) (time
 		}
 		if found {
 			t.waiting.Group = group
-			_, err := t.conn.Exec(ctx, "SAVEPOINT "+savepoint)
-			return 0, err
+			batch := &pgx.Batch{}
+			batch.Queue(t.s.sql.Get("as_before"))
+			batch.Queue("SAVEPOINT " + savepoint)
+			return 0, t.conn.SendBatch(ctx, batch).Close()
 		}
 	}
 	var next *int64
@@ -78,14 +80,18 @@ func (t *retryTx) claim(ctx context.Context, group string, types []string) (time
 	return pause, nil
 }
 
-// take runs a statement that claims, the first one with BEGIN.
+// take runs a statement that claims, the first one with BEGIN. All are planned by index until
+// one is claimed: see byIndex.
 func (t *retryTx) take(ctx context.Context, name, group string, types []string) (bool, error) {
-	query := t.s.sql.Get(name)
 	if t.tx != nil {
-		return t.read(t.conn.QueryRow(ctx, query, group, types))
+		return t.read(t.conn.QueryRow(ctx, t.s.sql.Get(name), group, types))
 	}
-	results := t.send(ctx, func(b *pgx.Batch) { b.Queue(query, group, types) })
-	found, err := t.read(results.QueryRow())
+	results := t.send(ctx, func(b *pgx.Batch) { t.s.byIndex(b, name, group, types) })
+	found := false
+	_, err := results.Exec()
+	if err == nil {
+		found, err = t.read(results.QueryRow())
+	}
 	if closing := results.Close(); err == nil {
 		err = closing
 	}
@@ -154,7 +160,7 @@ type failure struct {
 
 func (t *retryTx) Commit(ctx context.Context) error {
 	if t.end != nil {
-		if _, err := t.conn.Exec(ctx, t.s.sql.Get(t.name), t.end...); err != nil {
+		if err := t.execByIndex(ctx, t.name, t.end...); err != nil {
 			t.Rollback()
 			return t.failed("record the end of a retry", err)
 		}

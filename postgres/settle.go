@@ -112,8 +112,10 @@ func (s relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.L
 		}
 		batch := s.settlement(set, track)
 		results := c.SendBatch(ctx, batch)
-		err = results.QueryRow().Scan(&locked, &xid)
-		for i := 1; err == nil && i < batch.Len(); i++ {
+		if _, err = results.Exec(); err == nil {
+			err = results.QueryRow().Scan(&locked, &xid)
+		}
+		for i := 2; err == nil && i < batch.Len(); i++ {
 			_, err = results.Exec()
 		}
 		if closing := results.Close(); err == nil {
@@ -180,6 +182,7 @@ func (s relay) settlement(set *outlast.Settlement, track bool) *pgx.Batch {
 		}
 	}
 	batch := &pgx.Batch{}
+	batch.Queue(s.sql.Get("by_index")) // see query
 	batch.Queue(s.sql.Get("settle_lock"), slots, numbers)
 	queue := func(name string, n int, args []any) {
 		if n > 0 {

@@ -31,7 +31,7 @@ func (s *store) settledBefore(ctx context.Context, op, look string) (time.Time, 
 	defer clock.mu.Unlock()
 	var oldest *time.Time
 	err := s.conn(ctx, op, false, func(c *pgx.Conn) error {
-		return clock.look(ctx, c, s.sql.Get(look), s.sql.Get("settled_draw"), &oldest)
+		return clock.look(ctx, s, c, look, &oldest)
 	})
 	if err != nil || clock.confirmed.IsZero() {
 		return time.Time{}, err
@@ -44,9 +44,9 @@ func (s *store) settledBefore(ctx context.Context, op, look string) (time.Time, 
 }
 
 // look confirms the candidate when it can, and draws another one when there is none.
-func (clock *settledClock) look(ctx context.Context, c *pgx.Conn, look, draw string, oldest **time.Time) error {
+func (clock *settledClock) look(ctx context.Context, s *store, c *pgx.Conn, look string, oldest **time.Time) error {
 	var text string
-	if err := c.QueryRow(ctx, look).Scan(&text, oldest); err != nil {
+	if err := s.queryRow(ctx, c, look, nil, &text, oldest); err != nil {
 		return err
 	}
 	xmin, err := strconv.ParseUint(text, 10, 64)
@@ -59,7 +59,7 @@ func (clock *settledClock) look(ctx context.Context, c *pgx.Conn, look, draw str
 	if clock.xid != 0 {
 		return nil
 	}
-	if err := c.QueryRow(ctx, draw).Scan(&clock.candidate, &text); err != nil {
+	if err := c.QueryRow(ctx, s.sql.Get("settled_draw")).Scan(&clock.candidate, &text); err != nil {
 		return err
 	}
 	clock.xid, err = strconv.ParseUint(text, 10, 64)

@@ -218,6 +218,58 @@ func (s *store) primary(ctx context.Context, c *pgx.Conn) error {
 	return nil
 }
 
+// byIndex queues a statement that finds its rows by an index whatever the server believes of
+// the tables. It keeps the plans of prepared statements, and one that was made while a table
+// was empty would read all of it for each row that is looked up, until the table is analysed:
+// a burst after a quiet time. Its result is the second of two.
+func (s *store) byIndex(b *pgx.Batch, name string, args ...any) {
+	b.Queue(s.sql.Get("by_index"))
+	b.Queue(s.sql.Get(name), args...)
+}
+
+// query runs a statement queued by byIndex in a transaction of its own.
+func (s *store) query(ctx context.Context, c *pgx.Conn, name string, args ...any) (pgx.Rows, error) {
+	batch := &pgx.Batch{}
+	s.byIndex(batch, name, args...)
+	return rowsOf(c.SendBatch(ctx, batch))
+}
+
+// rowsOf returns the rows of the second statement.
+func rowsOf(results pgx.BatchResults) (pgx.Rows, error) {
+	_, err := results.Exec()
+	if err != nil {
+		_ = results.Close() // the same error
+		return nil, err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		_ = results.Close()
+		return nil, err
+	}
+	return batchRows{rows, results}, nil
+}
+
+// batchRows are the last rows that are read of a batch.
+type batchRows struct {
+	pgx.Rows
+	results pgx.BatchResults
+}
+
+func (r batchRows) Close() {
+	r.Rows.Close()
+	_ = r.results.Close() // what the rows have not told concerns nothing that was read
+}
+
+// queryRow is query for one row.
+func (s *store) queryRow(ctx context.Context, c *pgx.Conn, name string, args []any, into ...any) error {
+	rows, err := s.query(ctx, c, name, args...)
+	if err != nil {
+		return err
+	}
+	_, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(into...) })
+	return err
+}
+
 // tx runs fn in a READ COMMITTED transaction.
 func (s *store) tx(ctx context.Context, op string, fn func(tx pgx.Tx) error) error {
 	return s.conn(ctx, op, true, func(c *pgx.Conn) error {

@@ -75,6 +75,25 @@ func (t *handlerTx) send(ctx context.Context, queue func(*pgx.Batch)) pgx.BatchR
 	return results
 }
 
+// byIndex queues a statement as the store's byIndex does, and lets the handler's own be planned
+// as before.
+func (t *handlerTx) byIndex(b *pgx.Batch, name string, args ...any) {
+	t.s.byIndex(b, name, args...)
+	b.Queue(t.s.sql.Get("as_before"))
+}
+
+func (t *handlerTx) queryByIndex(ctx context.Context, name string, args ...any) (pgx.Rows, error) {
+	batch := &pgx.Batch{}
+	t.byIndex(batch, name, args...)
+	return rowsOf(t.conn.SendBatch(ctx, batch))
+}
+
+func (t *handlerTx) execByIndex(ctx context.Context, name string, args ...any) error {
+	batch := &pgx.Batch{}
+	t.byIndex(batch, name, args...)
+	return t.conn.SendBatch(ctx, batch).Close() // which has the error of any of them
+}
+
 // standard has the transaction run as one of database/sql. Within one that has begun,
 // the server answers its BEGIN with a warning and goes on.
 func (t *handlerTx) standard(ctx context.Context) (err error) {

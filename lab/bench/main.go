@@ -66,7 +66,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.json, "json", "", "file for the results as JSON")
 	flags.StringVar(&o.svg, "svg", "", "file for a plot")
 	flags.StringVar(&o.md, "markdown", "", "file for the tables as Markdown")
-	flags.DurationVar(&o.period, "for", 0, "how long the parts that watch for a time take (steady: 45m, idle: 20s)")
+	flags.DurationVar(&o.period, "for", 0, "how long the parts that watch for a time take (steady: 45m, held: 10m, idle: 20s)")
 	flags.IntVar(&o.rows, "rows", 0, "rows of the large backlog in part flat (default 1,000,000)")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "bench [flags] [part...]")

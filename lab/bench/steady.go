@@ -5,23 +5,58 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/outlastmq/outlast/internal/report"
 )
 
 const (
-	steadyRate   = 500 // messages a second, each in its own transaction
-	steadySample = 50  // one of so many is timed
+	steadyRate    = 500 // messages a second, each in its own transaction
+	steadySample  = 50  // one of so many is timed
+	steadyPeriods = 15
+	burstRows     = 50_000
+	burstLeft     = 1_000 // what may be left when a burst counts as gone: the load goes on meanwhile
 )
 
 // steadyPart keeps a load up for a long time and shows, period by period, what would
 // grow if anything did: the rows and the bytes of the outbox, the relay's memory and
-// CPU, and the time from COMMIT to effect.
+// CPU, and the time from COMMIT to effect. A burst in the beginning and one in the end
+// show what the system could do then.
 func steadyPart(ctx context.Context, s *stack, o *options) ([]*report.Table, error) {
-	length := o.period
+	return s.steady(ctx, o, "steady", orLength(o.period, 45*time.Minute), func(string) (func(), error) { return func() {}, nil })
+}
+
+// heldPart is the same under a transaction that stays open: no row that the relay has
+// deleted since can be removed from its table.
+func heldPart(ctx context.Context, s *stack, o *options) ([]*report.Table, error) {
+	return s.steady(ctx, o, "held", orLength(o.period, 10*time.Minute), func(url string) (func(), error) { return oldTransaction(ctx, url) })
+}
+
+func orLength(length, usual time.Duration) time.Duration {
 	if length == 0 {
-		length = 45 * time.Minute
+		return usual
 	}
-	t := &report.Table{Name: "steady", Title: fmt.Sprintf("%d msg/s for %s: commit, relay in its own process, consume", steadyRate, length)}
+	return length
+}
+
+// oldTransaction opens a transaction that sees the outbox as it is now, until end.
+func oldTransaction(ctx context.Context, url string) (end func(), err error) {
+	old, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	end = func() { _ = old.Close(context.WithoutCancel(ctx)) } // its database goes anyway
+	for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM outlast_outbox"} {
+		if _, err := old.Exec(ctx, sql); err != nil {
+			end()
+			return nil, err
+		}
+	}
+	return end, nil
+}
+
+// steady runs a load. Before prepares the database and says how to end that.
+func (s *stack) steady(ctx context.Context, o *options, name string, length time.Duration, before func(url string) (func(), error)) (tables []*report.Table, err error) {
 	url, drop, err := s.freshDatabase(ctx, "postgres")
 	if err != nil {
 		return nil, err
@@ -30,77 +65,165 @@ func steadyPart(ctx context.Context, s *stack, o *options) ([]*report.Table, err
 	if err := execAll(ctx, url, businessTable); err != nil {
 		return nil, err
 	}
-	work := task{Database: url, Broker: s.vhost.URL(), Size: 256, Keys: 1000, Rate: steadyRate, Batch: 1, Sample: steadySample,
-		Rows: int(length.Seconds() * steadyRate)}
-	chain, err := s.startChain(ctx, work, "outbox", time.Second, nil)
+	end, err := before(url)
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{url: url, relay: chain.relay.cmd.Process.Pid, began: time.Now()}
-	period := max(length/15, 2*time.Second)
-	for time.Since(w.began) < length-period/2 {
-		if err := sleep(ctx, period); err != nil {
-			chain.stop()
-			return []*report.Table{t}, err
-		}
-		if err := w.look(ctx, t); err != nil {
-			chain.stop()
-			return []*report.Table{t}, err
-		}
+	defer end()
+	burst := int(burstRows * o.scale)
+	work := task{Database: url, Broker: s.vhost.URL(), Size: 256, Keys: 1000, Rate: steadyRate, Batch: 1, Sample: steadySample,
+		Rows: int(length.Seconds() * steadyRate)}
+	chain, err := s.startChain(ctx, work, "outbox", time.Second, func(sink *task) { sink.Rows += 2 * burst })
+	if err != nil {
+		return nil, err
+	}
+	w := newWatch(s, url, chain, name, length)
+	tables = []*report.Table{w.bursts, w.work, w.sizes}
+	if err := w.run(ctx, length, burst); err != nil {
+		chain.stop()
+		return tables, err
 	}
 	produced, consumed, err := chain.wait()
 	if err != nil {
-		return []*report.Table{t}, err
+		return tables, err
 	}
-	lags, err := steadyLags(&produced, &consumed, length, period)
-	return []*report.Table{t, lags}, err
+	lags, err := steadyLags(&produced, &consumed, name, length)
+	return append(tables, lags), err
 }
 
-// watch remembers what it saw last.
+// watch looks at a chain under load. It remembers what it saw last.
 type watch struct {
-	url     string
-	relay   int
-	began   time.Time
+	s     *stack
+	url   string
+	chain *chain
+	began time.Time
+
+	bursts, work, sizes *report.Table
+
 	at      time.Time
 	effects int
 	cpu     float64
 }
 
-func (w *watch) look(ctx context.Context, t *report.Table) error {
-	rows, err := number(ctx, w.url, "SELECT count(*) FROM outlast_outbox")
-	if err != nil {
+func newWatch(s *stack, url string, c *chain, name string, length time.Duration) *watch {
+	return &watch{s: s, url: url, chain: c, began: time.Now(),
+		bursts: &report.Table{Name: name + " bursts", Title: fmt.Sprintf("%d messages at once, beside %d msg/s", burstRows, steadyRate)},
+		work:   &report.Table{Name: name, Title: fmt.Sprintf("%d msg/s for %s: commit, relay in its own process, consume", steadyRate, length)},
+		sizes:  &report.Table{Name: name + " sizes", Title: "What the tables with their indexes take meanwhile"}}
+}
+
+// run looks once in a period, with a burst in the first one, before it counts, and one in
+// the last, after it has counted.
+func (w *watch) run(ctx context.Context, length time.Duration, burst int) error {
+	period := length / steadyPeriods
+	for i := range steadyPeriods {
+		if i == 0 || i == steadyPeriods-1 {
+			if err := sleep(ctx, period/6); err != nil {
+				return err
+			}
+			if err := w.burst(ctx, burst); err != nil {
+				return err
+			}
+		}
+		if i == steadyPeriods-1 {
+			break
+		}
+		if err := sleep(ctx, time.Until(w.began.Add(time.Duration(i+1)*period))); err != nil {
+			return err
+		}
+		if err := w.look(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// burst commits many messages at once, and takes the time until the relay has sent them
+// and the time until the consumers have taken them.
+func (w *watch) burst(ctx context.Context, rows int) error {
+	at := time.Since(w.began)
+	if err := fillOutbox(ctx, w.s, &task{Database: w.url, Rows: rows, Size: 256, Keys: 1000}); err != nil {
 		return err
 	}
-	size, err := number(ctx, w.url, "SELECT pg_total_relation_size('outlast_outbox')")
-	if err != nil {
-		return err
+	committed := time.Now()
+	if err := w.eventually(ctx, func() (int, error) {
+		return number(ctx, w.url, fmt.Sprintf("SELECT count(*) FROM (SELECT FROM outlast_outbox LIMIT %d) o", burstLeft))
+	}); err != nil {
+		return fmt.Errorf("burst after %s, relay: %w", at, err)
 	}
-	effects, err := number(ctx, w.url, "SELECT count(*) FROM effect")
-	if err != nil {
-		return err
+	relayed := time.Since(committed)
+	if err := w.eventually(ctx, func() (int, error) { return w.s.depth(w.chain.queue) }); err != nil {
+		return fmt.Errorf("burst after %s, consumers: %w", at, err)
 	}
-	now, cpu := time.Now(), treeCPU(w.relay)
+	handled := time.Since(committed)
+	w.bursts.Add("outlast, after "+at.Round(time.Second).String(), report.Value{Name: "relayed msg/s", Value: float64(rows) / relayed.Seconds()},
+		report.Value{Name: "handled msg/s", Value: float64(rows) / handled.Seconds()})
+	return nil
+}
+
+// eventually asks until few are left.
+func (w *watch) eventually(ctx context.Context, left func() (int, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	for {
+		n, err := left()
+		if err != nil || n < burstLeft {
+			return err
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return fmt.Errorf("at least %d are left: %w", n, err)
+		}
+	}
+}
+
+func (w *watch) look(ctx context.Context) error {
+	var rows, effects, outbox, indexes, sent, inbox int
+	for _, q := range []struct {
+		into *int
+		sql  string
+	}{
+		{&rows, "SELECT count(*) FROM outlast_outbox"},
+		{&effects, "SELECT count(*) FROM effect"},
+		{&outbox, "SELECT pg_table_size('outlast_outbox')"},
+		{&indexes, "SELECT pg_indexes_size('outlast_outbox')"},
+		{&sent, `SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits
+			WHERE inhparent IN ('outlast_sent'::regclass, 'outlast_sent_key'::regclass, 'outlast_sent_body'::regclass)`},
+		{&inbox, "SELECT pg_total_relation_size('outlast_inbox')"},
+	} {
+		n, err := number(ctx, w.url, q.sql)
+		if err != nil {
+			return fmt.Errorf("%s: %w", q.sql, err)
+		}
+		*q.into = n
+	}
+	relay := w.chain.relay.cmd.Process.Pid
+	now, cpu := time.Now(), treeCPU(relay)
 	if !w.at.IsZero() {
-		took := now.Sub(w.at).Seconds()
-		t.Add(fmt.Sprintf("outlast, at %s", now.Sub(w.began).Round(time.Second)),
-			report.Value{Name: "effects/s", Value: float64(effects-w.effects) / took}, report.Value{Name: "outbox rows", Value: float64(rows)},
-			report.Value{Name: "outbox MiB", Value: float64(size) / (1 << 20)}, report.Value{Name: "relay CPU ms/s", Value: (cpu - w.cpu) / took * 1000},
-			report.Value{Name: "relay RSS MiB", Value: procNumber(fmt.Sprintf("/proc/%d/status", w.relay), "VmRSS:") / 1024})
+		name, took := "outlast, at "+now.Sub(w.began).Round(time.Second).String(), now.Sub(w.at).Seconds()
+		w.work.Add(name, report.Value{Name: "effects/s", Value: float64(effects-w.effects) / took},
+			report.Value{Name: "relay CPU ms/s", Value: (cpu - w.cpu) / took * 1000},
+			report.Value{Name: "relay RSS MiB", Value: procNumber(fmt.Sprintf("/proc/%d/status", relay), "VmRSS:") / 1024})
+		mib := func(bytes int) float64 { return float64(bytes) / (1 << 20) }
+		w.sizes.Add(name, report.Value{Name: "outbox MiB", Value: mib(outbox)}, report.Value{Name: "its indexes MiB", Value: mib(indexes)},
+			report.Value{Name: "outbox rows", Value: float64(rows)}, report.Value{Name: "sent log MiB", Value: mib(sent)},
+			report.Value{Name: "inbox MiB", Value: mib(inbox)})
 	}
 	w.at, w.effects, w.cpu = now, effects, cpu
 	return nil
 }
 
-// steadyLags shows the times from COMMIT to effect, period by period.
-func steadyLags(produced, consumed *outcome, length, period time.Duration) (*report.Table, error) {
-	t := &report.Table{Name: "steady latency", Title: "Milliseconds from COMMIT to effect in the same time"}
+// steadyLags shows the times from COMMIT to effect, period by period. The messages of
+// the bursts are not among them; those that stood behind them are.
+func steadyLags(produced, consumed *outcome, name string, length time.Duration) (*report.Table, error) {
+	t := &report.Table{Name: name + " latency", Title: "Milliseconds from COMMIT to effect in the same time"}
 	first := int64(0)
 	for _, at := range produced.Stamps {
 		if first == 0 || at < first {
 			first = at
 		}
 	}
-	lags := make([][]float64, length/period+1)
+	period := length / steadyPeriods
+	lags := make([][]float64, steadyPeriods)
 	for id, at := range produced.Stamps {
 		effect, ok := consumed.Stamps[id]
 		if !ok {

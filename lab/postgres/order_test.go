@@ -294,7 +294,7 @@ func runSchedule(t *testing.T, schedule string) {
 	}
 }
 
-// atStatement does something once, just before a statement is sent.
+// atStatement does something once, just before a statement is sent, alone or in a batch.
 type atStatement struct {
 	sql string
 	do  func()
@@ -307,6 +307,17 @@ func (a *atStatement) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.Tr
 	}
 	return ctx
 }
+
+func (a *atStatement) TraceBatchStart(ctx context.Context, conn *pgx.Conn, b pgx.TraceBatchStartData) context.Context {
+	for _, q := range b.Batch.QueuedQueries {
+		a.TraceQueryStart(ctx, conn, pgx.TraceQueryStartData{SQL: q.SQL})
+	}
+	return ctx
+}
+
+func (*atStatement) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (*atStatement) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 func (*atStatement) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 

@@ -212,6 +212,27 @@ func TestACopiedBacklogIsNotScanned(t *testing.T) {
 	w.Bind("reader")
 	w.Exec("ALTER TABLE outlast_outbox SET (autovacuum_enabled = off)")
 	w.Exec("ANALYZE outlast_outbox")
+	copyInto(t, w.Database, n)
+	const scans = `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'outlast_outbox'`
+	const looks = `SELECT coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'outlast_outbox'`
+	before := w.Number(scans)
+	w.Relay("--report-interval", "1h")
+	w.Eventually("the backlog is sent", func() bool { return w.Number(deleted) >= n })
+	// What was still looked up when the last row left is counted a moment later.
+	w.Eventually("the look-ups are counted", func() bool { return w.Number(looks) >= n })
+	grown := w.Number(scans) - before
+	t.Logf("%d rows: %d look-ups by index, %d scans, %d rows read", n, w.Number(looks), grown, w.Number(fetched))
+	if grown > 2 { // the first report of what waits may read it
+		t.Errorf("the outbox was scanned %d times while %d rows were sent", grown, n)
+	}
+	if read := w.Number(fetched); read > 10*n {
+		t.Errorf("%d rows were read to send %d", read, n)
+	}
+}
+
+// copyInto commits many rows of a thousand keys at once.
+func copyInto(t *testing.T, database string, n int) {
+	t.Helper()
 	i := 0
 	rows := pgx.CopyFromFunc(func() ([]any, error) {
 		if i == n {
@@ -220,20 +241,29 @@ func TestACopiedBacklogIsNotScanned(t *testing.T) {
 		i++
 		return []any{"order.placed.v1", fmt.Sprintf("k%d", i%1000), strings.Repeat("x", 200)}, nil
 	})
-	copied, err := connect(t, w.Database).CopyFrom(t.Context(), pgx.Identifier{"outlast_outbox"}, []string{"type", "ordering_key", "body"}, rows)
+	_, err := connect(t, database).CopyFrom(t.Context(), pgx.Identifier{"outlast_outbox"}, []string{"type", "ordering_key", "body"}, rows)
 	must(t, err)
-	const scans = `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'outlast_outbox'`
-	const looks = `SELECT coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'outlast_outbox'`
-	before := w.Number(scans)
-	w.Relay("--report-interval", "1h")
-	w.Eventually("the backlog is sent", func() bool { return w.Number(deleted) >= int(copied) })
-	// What was still looked up when the last row left is counted a moment later.
-	w.Eventually("the look-ups are counted", func() bool { return w.Number(looks) >= n })
-	grown := w.Number(scans) - before
-	t.Logf("%d rows: %d look-ups by index, %d scans, %d rows read", copied, w.Number(looks), grown, w.Number(fetched))
-	if grown > 2 { // the first report of what waits may read it
-		t.Errorf("the outbox was scanned %d times while %d rows were sent", grown, n)
+}
+
+// TestABurstAfterAQuietTimeIsNotScanned: the plans that a relay's session keeps are of an
+// outbox that was empty, and vacuumed to no page at all, when it was last analysed.
+func TestABurstAfterAQuietTimeIsNotScanned(t *testing.T) {
+	t.Parallel()
+	const n = 50_000
+	w := rig.Shared(t)
+	w.Bind("reader")
+	for _, table := range []string{"outlast_outbox", "outlast_held"} {
+		w.Exec("ALTER TABLE " + table + " SET (autovacuum_enabled = off)")
 	}
+	w.Relay("--report-interval", "1h")
+	for i := range 10 { // the first five times a session plans for the values
+		w.Exec(`INSERT INTO outlast_outbox (type, ordering_key, body) VALUES ('order.placed.v1', 'k', '{}')`)
+		w.Eventually("one message is sent", func() bool { return w.Number(deleted) >= i+1 })
+		w.Exec("VACUUM ANALYZE outlast_outbox")
+		w.Exec("VACUUM ANALYZE outlast_held")
+	}
+	copyInto(t, w.Database, n)
+	w.Eventually("the burst is sent", func() bool { return w.Number(deleted) >= n+10 })
 	if read := w.Number(fetched); read > 10*n {
 		t.Errorf("%d rows were read to send %d", read, n)
 	}

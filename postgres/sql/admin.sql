@@ -1,5 +1,13 @@
 -- Statements of migrations, checks and operators.
 
+-- name: by_index
+-- Statements of this transaction are planned without reading whole tables.
+SELECT set_config('outlast.enable_seqscan', coalesce(nullif(current_setting('outlast.enable_seqscan', true), ''), current_setting('enable_seqscan')), true),
+    set_config('enable_seqscan', 'off', true)
+
+-- name: as_before
+SELECT set_config('enable_seqscan', current_setting('outlast.enable_seqscan'), true)
+
 -- name: migrate_serialise
 SELECT pg_advisory_xact_lock(hashtextextended($1::text, 7261))
 

@@ -113,9 +113,11 @@ CROSS JOIN LATERAL (
 WITH d AS (
     DELETE FROM {{t}}retry WHERE seq = $1::bigint RETURNING *
 ), u AS (
-    UPDATE {{t}}inbox i SET state = 'handled', at = clock_timestamp() FROM d WHERE i.grp = d.grp AND i.source = d.source AND i.id = d.id
+    UPDATE {{t}}inbox i SET state = 'handled', at = clock_timestamp()
+    WHERE i.grp = (SELECT d.grp FROM d) AND i.source = (SELECT d.source FROM d) AND i.id = (SELECT d.id FROM d)
 ), x AS (
-    DELETE FROM {{t}}suspect s USING d WHERE s.grp = d.grp AND s.source = d.source AND s.id = d.id
+    DELETE FROM {{t}}suspect s
+    WHERE s.grp = (SELECT d.grp FROM d) AND s.source = (SELECT d.source FROM d) AND s.id = (SELECT d.id FROM d)
 )
 -- A join could read all that waits, when the statistics are of an empty table.
 UPDATE {{t}}retry n SET promoted = true
@@ -129,15 +131,18 @@ WITH d AS (
         next_at = clock_timestamp() + $5::bigint * interval '1 microsecond', last_at = clock_timestamp(), promoted = true
     WHERE seq = $1::bigint RETURNING *
 )
-DELETE FROM {{t}}suspect s USING d WHERE s.grp = d.grp AND s.source = d.source AND s.id = d.id
+DELETE FROM {{t}}suspect s
+WHERE s.grp = (SELECT d.grp FROM d) AND s.source = (SELECT d.source FROM d) AND s.id = (SELECT d.id FROM d)
 
 -- name: retry_bury
 WITH d AS (
     DELETE FROM {{t}}retry WHERE seq = $1::bigint RETURNING *
 ), u AS (
-    UPDATE {{t}}inbox i SET state = 'dead', at = clock_timestamp() FROM d WHERE i.grp = d.grp AND i.source = d.source AND i.id = d.id
+    UPDATE {{t}}inbox i SET state = 'dead', at = clock_timestamp()
+    WHERE i.grp = (SELECT d.grp FROM d) AND i.source = (SELECT d.source FROM d) AND i.id = (SELECT d.id FROM d)
 ), x AS (
-    DELETE FROM {{t}}suspect s USING d WHERE s.grp = d.grp AND s.source = d.source AND s.id = d.id
+    DELETE FROM {{t}}suspect s
+    WHERE s.grp = (SELECT d.grp FROM d) AND s.source = (SELECT d.source FROM d) AND s.id = (SELECT d.id FROM d)
 ), p AS (
     UPDATE {{t}}retry n SET promoted = true
     WHERE n.seq = (SELECT x.seq FROM d CROSS JOIN LATERAL (

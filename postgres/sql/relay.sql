@@ -96,25 +96,29 @@ WITH l AS MATERIALIZED (
 )
 SELECT coalesce((SELECT array_agg(l.slot) FROM l), '{}')::int[], pg_current_xact_id()::text
 
+-- Statements that settle compare names of rows with arrays of one. It is the same as an
+-- equality, and leaves one plan: a look into the primary key for each name that was given.
+-- An equality of columns could as well be met by reading all of a table that looks empty.
+
 -- name: settle_sent
 -- A row that somebody holds meanwhile is deleted there; held is not touched otherwise.
 WITH d AS (
     DELETE FROM {{t}}outbox o
     USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
-    WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
         AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
     RETURNING 1
 )
 DELETE FROM {{t}}held o
 USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
 WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[])
-    AND o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+    AND o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_sent_held
 DELETE FROM {{t}}held o
 USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
-WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_hold
@@ -123,7 +127,7 @@ WITH d AS (
     USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[],
         $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::text[])
         AS r(slot, epoch, seq, id, reason, route_exchange, route_type, wait, attempts, error)
-    WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
         AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
     RETURNING o.*, r.reason, r.route_exchange, r.route_type, r.wait, r.attempts, r.error
 )
@@ -144,7 +148,7 @@ UPDATE {{t}}held o SET reason = r.reason, route_exchange = r.route_exchange, rou
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[],
     $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::text[])
     AS r(slot, epoch, seq, id, reason, route_exchange, route_type, wait, attempts, error)
-WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_release
@@ -153,7 +157,7 @@ WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
 WITH d AS (
     DELETE FROM {{t}}held o
     USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
-    WHERE o.slot = r.slot AND o.seq = r.seq AND o.id = r.id
+    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
         AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
     RETURNING o.*
 )
