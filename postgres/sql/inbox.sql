@@ -31,7 +31,8 @@ FROM (VALUES (1)) m LEFT JOIN LATERAL (
 -- name: marked
 -- A fresh statement: it sees what the transactions that mark waited for have done.
 SELECT m.ord, coalesce(i.state, ''), coalesce(i.hash, 0), m.key <> '' AND EXISTS (
-    SELECT FROM {{t}}retry r WHERE r.grp = $1::text AND r.ordered AND r.ordering_key = m.key)
+    SELECT FROM {{t}}retry r WHERE r.grp = $1::text AND r.ordered AND r.ordering_key = m.key
+    OFFSET 0) -- for each key, and no table of all keys that wait
 FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS m(source, id, key, ord)
 LEFT JOIN LATERAL (
     SELECT b.state, b.hash FROM {{t}}inbox b WHERE b.grp = $1::text AND b.source = m.source AND b.id = m.id LIMIT 1

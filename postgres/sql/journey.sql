@@ -16,11 +16,11 @@ WITH r AS MATERIALIZED (
 ), now AS MATERIALIZED (
     SELECT clock_timestamp() AS at
 ), d AS (
-    DELETE FROM {{t}}outbox o USING r WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
+    DELETE FROM {{t}}outbox o USING r WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = r.seq AND o.id IS NOT DISTINCT FROM r.id
     RETURNING {{gone}}, r.fate, r.within, r.find
 ), h AS (
     DELETE FROM {{t}}held o USING r
-    WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[]) AND o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
+    WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[]) AND o.slot = ANY(ARRAY[r.slot]) AND o.seq = r.seq AND o.id = ANY(ARRAY[r.id])
     RETURNING {{gone}}, r.fate, r.within, r.find
 ), a AS NOT MATERIALIZED (
     SELECT * FROM d UNION ALL SELECT * FROM h

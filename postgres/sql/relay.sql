@@ -96,29 +96,30 @@ WITH l AS MATERIALIZED (
 )
 SELECT coalesce((SELECT array_agg(l.slot) FROM l), '{}')::int[], pg_current_xact_id()::text
 
--- Statements that settle compare names of rows with arrays of one. It is the same as an
--- equality, and leaves one plan: a look into the primary key for each name that was given.
--- An equality of columns could as well be met by reading all of a table that looks empty.
+-- Statements that settle compare slots and ids with arrays of one, or by IS NOT DISTINCT FROM
+-- where no index has them. It is the same as an equality, and leaves one plan: a look into an
+-- index for each name that was given. Equalities alone could as well be met by reading all of
+-- an index in its order, if the table looks empty.
 
 -- name: settle_sent
 -- A row that somebody holds meanwhile is deleted there; held is not touched otherwise.
 WITH d AS (
     DELETE FROM {{t}}outbox o
     USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
-    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
+    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = r.seq AND o.id IS NOT DISTINCT FROM r.id
         AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
     RETURNING 1
 )
 DELETE FROM {{t}}held o
 USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
 WHERE (SELECT count(*) FROM d) < cardinality($3::bigint[])
-    AND o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
+    AND o.slot = ANY(ARRAY[r.slot]) AND o.seq = r.seq AND o.id = ANY(ARRAY[r.id])
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_sent_held
 DELETE FROM {{t}}held o
 USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
-WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
+WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = r.seq AND o.id = ANY(ARRAY[r.id])
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_hold
@@ -127,7 +128,7 @@ WITH d AS (
     USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[],
         $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::text[])
         AS r(slot, epoch, seq, id, reason, route_exchange, route_type, wait, attempts, error)
-    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
+    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = r.seq AND o.id IS NOT DISTINCT FROM r.id
         AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
     RETURNING o.*, r.reason, r.route_exchange, r.route_type, r.wait, r.attempts, r.error
 )
@@ -148,7 +149,7 @@ UPDATE {{t}}held o SET reason = r.reason, route_exchange = r.route_exchange, rou
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[],
     $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::text[])
     AS r(slot, epoch, seq, id, reason, route_exchange, route_type, wait, attempts, error)
-WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
+WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = r.seq AND o.id = ANY(ARRAY[r.id])
     AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
 
 -- name: settle_release
@@ -157,7 +158,7 @@ WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT 
 WITH d AS (
     DELETE FROM {{t}}held o
     USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS r(slot, epoch, seq, id)
-    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = ANY(ARRAY[r.seq]) AND o.id IS NOT DISTINCT FROM r.id
+    WHERE o.slot = ANY(ARRAY[r.slot]) AND o.seq = r.seq AND o.id = ANY(ARRAY[r.id])
         AND EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = r.slot AND s.epoch = r.epoch)
     RETURNING o.*
 )
@@ -177,9 +178,9 @@ GROUP BY 1, 2, 3
 -- The longest due of each slot, at most $3 of a slot, are the candidates: a page costs
 -- the same with any number of rows due.
 WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), c AS (
-    SELECT x.slot, x.seq, x.size
+    SELECT x.slot, x.seq, x.id, x.size
     FROM unnest($1::smallint[]) AS w(slot) CROSS JOIN LATERAL (
-        SELECT h.slot, h.seq, coalesce(octet_length(h.body), octet_length(h.body_bytes))::bigint AS size
+        SELECT h.slot, h.seq, h.id, coalesce(octet_length(h.body), octet_length(h.body_bytes))::bigint AS size
         FROM {{t}}held h
         WHERE h.slot = w.slot AND h.reason IN ('due', 'backoff') AND h.next_at <= (SELECT at FROM now)
         ORDER BY h.next_at LIMIT $3::int
@@ -190,7 +191,7 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), c AS (
 )
 SELECT {{row}}, o.reason, o.attempts
 FROM f CROSS JOIN LATERAL (
-    SELECT * FROM {{t}}held h WHERE h.slot = f.slot AND h.seq = f.seq LIMIT 1
+    SELECT * FROM {{t}}held h WHERE h.slot = f.slot AND h.seq = f.seq AND h.id = f.id LIMIT 1
 ) o WHERE f.running <= $5::bigint OR f.running = f.size
 ORDER BY o.seq
 
@@ -213,7 +214,7 @@ FROM unnest($1::smallint[]) AS w(slot) CROSS JOIN LATERAL (
 WITH f AS (
     SELECT c.*, sum(c.size) OVER (ORDER BY c.seq ROWS UNBOUNDED PRECEDING) AS running
     FROM (
-        SELECT h.slot, h.seq, coalesce(octet_length(h.body), octet_length(h.body_bytes))::bigint AS size
+        SELECT h.slot, h.seq, h.id, coalesce(octet_length(h.body), octet_length(h.body_bytes))::bigint AS size
         FROM {{t}}held h
         WHERE h.slot = $1::smallint AND h.ordering_key = $2::text AND h.reason IN ('backoff', 'refused', 'behind')
             AND h.seq > $3::bigint
@@ -222,7 +223,7 @@ WITH f AS (
 )
 SELECT {{row}}, o.reason, o.attempts
 FROM f CROSS JOIN LATERAL (
-    SELECT * FROM {{t}}held h WHERE h.slot = f.slot AND h.seq = f.seq LIMIT 1
+    SELECT * FROM {{t}}held h WHERE h.slot = f.slot AND h.seq = f.seq AND h.id = f.id LIMIT 1
 ) o WHERE f.running <= $5::bigint OR f.running = f.size
 ORDER BY o.seq
 
@@ -231,7 +232,7 @@ WITH f AS (
     SELECT c.*, sum(c.size) OVER (ORDER BY c.seq ROWS UNBOUNDED PRECEDING) AS running
     FROM (
         SELECT x.* FROM unnest($1::smallint[]) AS w(slot) CROSS JOIN LATERAL (
-            SELECT h.slot, h.seq, coalesce(octet_length(h.body), octet_length(h.body_bytes))::bigint AS size
+            SELECT h.slot, h.seq, h.id, coalesce(octet_length(h.body), octet_length(h.body_bytes))::bigint AS size
             FROM {{t}}held h
             WHERE h.slot = w.slot AND h.route_exchange = $2::text AND h.route_type = $3::text
                 AND h.reason IN ('unroutable', 'route') AND h.seq > $4::bigint
@@ -241,7 +242,7 @@ WITH f AS (
 )
 SELECT {{row}}, o.reason, o.attempts
 FROM f CROSS JOIN LATERAL (
-    SELECT * FROM {{t}}held h WHERE h.slot = f.slot AND h.seq = f.seq LIMIT 1
+    SELECT * FROM {{t}}held h WHERE h.slot = f.slot AND h.seq = f.seq AND h.id = f.id LIMIT 1
 ) o WHERE f.running <= $6::bigint OR f.running = f.size
 ORDER BY o.seq
 
