@@ -77,7 +77,7 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 	if err != nil {
 		return nil, err
 	}
-	w := newWatch(s, url, chain, name, length)
+	w := newWatch(s, url, chain, name, length, burst)
 	tables = []*report.Table{w.bursts, w.work, w.sizes}
 	if err := w.run(ctx, length, burst); err != nil {
 		chain.stop()
@@ -105,9 +105,9 @@ type watch struct {
 	cpu     float64
 }
 
-func newWatch(s *stack, url string, c *chain, name string, length time.Duration) *watch {
+func newWatch(s *stack, url string, c *chain, name string, length time.Duration, burst int) *watch {
 	return &watch{s: s, url: url, chain: c, began: time.Now(),
-		bursts: &report.Table{Name: name + " bursts", Title: fmt.Sprintf("%d messages at once, beside %d msg/s", burstRows, steadyRate)},
+		bursts: &report.Table{Name: name + " bursts", Title: fmt.Sprintf("%d messages at once, beside %d msg/s", burst, steadyRate)},
 		work:   &report.Table{Name: name, Title: fmt.Sprintf("%d msg/s for %s: commit, relay in its own process, consume", steadyRate, length)},
 		sizes:  &report.Table{Name: name + " sizes", Title: "What the tables with their indexes take meanwhile"}}
 }
