@@ -40,7 +40,8 @@ func (s *stack) boundedQueue(name, binding string) error {
 	})
 }
 
-// flatBacklog drains a large table once, and a small one before it and after it.
+// flatBacklog drains a large table once, and a small one before it and after it. The queue
+// is full from the beginning, so that for each message of both the broker drops an old one.
 func (s *stack) flatBacklog(ctx context.Context, o *options) (*report.Table, error) {
 	small, large := 50_000, o.rows
 	if large == 0 {
@@ -52,13 +53,17 @@ func (s *stack) flatBacklog(ctx context.Context, o *options) (*report.Table, err
 		if !o.wants(name) {
 			continue
 		}
-		r, err := s.drain(ctx, rows, 1)
+		r, err := s.drain(ctx, rows, 1, func(string) error {
+			return fillQueue(ctx, s, &task{Broker: s.vhost.URL(), Rows: boundedLength, Size: 256, Keys: 1000})
+		})
 		if err != nil {
 			return t, err
 		}
 		first, last := r[0].tenth(0), r[0].tenth(9)
 		t.Add(name, report.Value{Name: "msg/s", Value: r[0].rate()}, report.Value{Name: "msg/s of the first tenth", Value: first},
 			report.Value{Name: "of the last tenth", Value: last}, report.Value{Name: "CPU us/msg", Value: r[0].Usage.CPU / float64(rows) * 1e6},
+			report.Value{Name: "database CPU us/msg", Value: r[0].database / float64(rows) * 1e6},
+			report.Value{Name: "broker CPU us/msg", Value: r[0].broker / float64(rows) * 1e6},
 			report.Value{Name: "peak RSS MiB", Value: r[0].Usage.RSS / (1 << 20)})
 	}
 	return t, nil
@@ -73,8 +78,15 @@ func (o *outcome) tenth(i int) float64 {
 	return float64(o.Rows) / 10 / (o.Tenths[i] - from)
 }
 
-// drain fills one table and drains it a number of times, one after the other.
-func (s *stack) drain(ctx context.Context, rows, times int, between ...func(url string) error) (results []outcome, err error) {
+// drained is one drain, with the seconds of CPU that the servers took for it.
+type drained struct {
+	outcome
+	database, broker float64
+}
+
+// drain fills one table and drains it a number of times, one after the other. All begin
+// right after a checkpoint.
+func (s *stack) drain(ctx context.Context, rows, times int, between ...func(url string) error) (results []drained, err error) {
 	url, drop, err := s.freshDatabase(ctx, "postgres")
 	if err != nil {
 		return nil, err
@@ -94,11 +106,15 @@ func (s *stack) drain(ctx context.Context, rows, times int, between ...func(url 
 		if err := fillOutbox(ctx, s, &work); err != nil {
 			return nil, err
 		}
+		if err := execAll(ctx, url, "CHECKPOINT"); err != nil {
+			return nil, err
+		}
+		pg, rabbit := treeCPU(s.postgresPID), treeCPU(s.rabbitPID)
 		r, err := perform(ctx, work)
 		if err != nil {
 			return nil, err
 		}
-		results = append(results, r)
+		results = append(results, drained{r, settledCPU(s.postgresPID) - pg, treeCPU(s.rabbitPID) - rabbit})
 		c := contenderNamed("outlast")
 		check := &relayCase{contender: c, workload: workload{rows: min(rows*len(results), boundedLength)}}
 		work.Queue = queue

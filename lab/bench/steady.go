@@ -170,7 +170,7 @@ func (w *watch) eventually(ctx context.Context, left func() (int, error)) error 
 		if err != nil || n < burstLeft {
 			return err
 		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
 			return fmt.Errorf("at least %d are left: %w", n, err)
 		}
 	}
