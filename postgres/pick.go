@@ -143,8 +143,14 @@ func (p *pick) query() error {
 		lates[i] = p.lateAbove(s)
 	}
 	p.limit += r.knownRows() // so that a pick always gets past them
-	rows, err := r.s.query(p.ctx, p.conn, "pick", slots, lates, cursors,
-		min(r.quota, p.maxRows), p.maxRows, p.maxBytes, p.limit)
+	args := []any{slots, lates, cursors, min(r.quota, p.maxRows), p.maxRows, p.maxBytes, p.limit}
+	var rows pgx.Rows
+	var err error
+	if time.Since(r.full) > quiet {
+		rows, err = p.conn.Query(p.ctx, r.s.sql.Get("pick"), anew(p.conn, args...)...)
+	} else {
+		rows, err = r.s.query(p.ctx, p.conn, "pick", args...)
+	}
 	if err != nil {
 		return err
 	}
@@ -173,6 +179,9 @@ func (p *pick) query() error {
 		}
 	}
 	p.partial = len(p.late) >= p.limit
+	if p.found+len(p.late) > 0 {
+		r.full = time.Now()
+	}
 	return rows.Err()
 }
 

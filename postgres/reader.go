@@ -39,6 +39,7 @@ type reader struct {
 	quota     int // rows of one slot in one Pick
 	sweep     pacer
 	lows      pacer
+	full      time.Time // when a pick last found something
 }
 
 // slotReader is the memory of one leased slot.
@@ -52,6 +53,10 @@ type slotReader struct {
 	loaded bool
 	known  map[int64][16]byte // returned and not forgotten
 }
+
+// quiet is how long nothing was found until a pick is planned anew each time: one statement
+// where byIndex needs two.
+const quiet = time.Second
 
 func (r relay) Reader() outlast.OutboxReader {
 	return &reader{s: r.store, slots: map[int]*slotReader{}}

@@ -123,7 +123,7 @@ func (s relay) due(ctx context.Context, c *pgx.Conn, page *outlast.HeldPage, slo
 	var due int64
 	var next *int64
 	var standby bool
-	err := s.queryRow(ctx, c, "held_next", []any{slots, limit + 1}, &due, &next, &standby)
+	err := c.QueryRow(ctx, s.sql.Get("held_next"), anew(c, slots, limit+1)...).Scan(&due, &next, &standby)
 	if err == nil && standby {
 		err = errStandby
 	}

@@ -46,7 +46,7 @@ func (s *store) settledBefore(ctx context.Context, op, look string) (time.Time, 
 // look confirms the candidate when it can, and draws another one when there is none.
 func (clock *settledClock) look(ctx context.Context, s *store, c *pgx.Conn, look string, oldest **time.Time) error {
 	var text string
-	if err := s.queryRow(ctx, c, look, nil, &text, oldest); err != nil {
+	if err := c.QueryRow(ctx, s.sql.Get(look), anew(c)...).Scan(&text, oldest); err != nil {
 		return err
 	}
 	xmin, err := strconv.ParseUint(text, 10, 64)

@@ -234,6 +234,16 @@ func (s *store) query(ctx context.Context, c *pgx.Conn, name string, args ...any
 	return rowsOf(c.SendBatch(ctx, batch))
 }
 
+// anew returns the arguments of a statement that the server plans for the tables as they are
+// now: one statement instead of byIndex's two, but planning takes longer than a look into a
+// table.
+func anew(c *pgx.Conn, args ...any) []any {
+	if c.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
+		return args // it does so anyway
+	}
+	return append([]any{pgx.QueryExecModeCacheDescribe}, args...)
+}
+
 // rowsOf returns the rows of the second statement.
 func rowsOf(results pgx.BatchResults) (pgx.Rows, error) {
 	_, err := results.Exec()
@@ -258,16 +268,6 @@ type batchRows struct {
 func (r batchRows) Close() {
 	r.Rows.Close()
 	_ = r.results.Close() // what the rows have not told concerns nothing that was read
-}
-
-// queryRow is query for one row.
-func (s *store) queryRow(ctx context.Context, c *pgx.Conn, name string, args []any, into ...any) error {
-	rows, err := s.query(ctx, c, name, args...)
-	if err != nil {
-		return err
-	}
-	_, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(into...) })
-	return err
 }
 
 // tx runs fn in a READ COMMITTED transaction.
