@@ -303,7 +303,11 @@ func TestTheClockIsNoFilter(t *testing.T) {
 				continue
 			}
 			found++
-			if problem := unbounded(node, c.bound); problem != "" {
+			bound := c.bound
+			if node["Index Name"] == "outlast_held_id" {
+				bound = []string{"id", "seq"} // names one row
+			}
+			if problem := unbounded(node, bound); problem != "" {
 				t.Errorf("%s: %s: %v", c.name, problem, node)
 			}
 		}
