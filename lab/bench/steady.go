@@ -109,7 +109,7 @@ func newWatch(s *stack, url string, c *chain, name string, length time.Duration,
 	return &watch{s: s, url: url, chain: c, began: time.Now(),
 		bursts: &report.Table{Name: name + " bursts", Title: fmt.Sprintf("%d messages at once, beside %d msg/s", burst, steadyRate)},
 		work:   &report.Table{Name: name, Title: fmt.Sprintf("%d msg/s for %s: commit, relay in its own process, consume", steadyRate, length)},
-		sizes:  &report.Table{Name: name + " sizes", Title: "What the tables with their indexes take meanwhile"}}
+		sizes:  &report.Table{Name: name + " sizes", Title: "What the tables and indexes take meanwhile"}}
 }
 
 // run looks once in a period, with a burst in the first one, before it counts, and one in
