@@ -44,7 +44,7 @@ func (s relay) HeldIndex(ctx context.Context, leases []outlast.Lease) (outlast.H
 		if err := s.primary(ctx, c); err != nil {
 			return err
 		}
-		rows, err := s.query(ctx, c, "held_keys", slots)
+		rows, err := c.Query(ctx, s.sql.Get("held_keys"), slots)
 		if err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func (s relay) HeldIndex(ctx context.Context, leases []outlast.Lease) (outlast.H
 		if err != nil {
 			return err
 		}
-		if rows, err = s.query(ctx, c, "held_routes", slots); err != nil {
+		if rows, err = c.Query(ctx, s.sql.Get("held_routes"), slots); err != nil {
 			return err
 		}
 		index.Routes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r outlast.HeldRouteCount, err error) {

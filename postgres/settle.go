@@ -182,8 +182,7 @@ func (s relay) settlement(set *outlast.Settlement, track bool) *pgx.Batch {
 		}
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(s.sql.Get("by_index")) // see query
-	batch.Queue(s.sql.Get("settle_lock"), slots, numbers)
+	s.byIndex(batch, "settle_lock", slots, numbers)
 	queue := func(name string, n int, args []any) {
 		if n > 0 {
 			batch.Queue(s.sql.Get(name), args...)

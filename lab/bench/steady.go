@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -23,20 +24,13 @@ const (
 // CPU, and the time from COMMIT to effect. A burst in the beginning and one in the end
 // show what the system could do then.
 func steadyPart(ctx context.Context, s *stack, o *options) ([]*report.Table, error) {
-	return s.steady(ctx, o, "steady", orLength(o.period, 45*time.Minute), func(string) (func(), error) { return func() {}, nil })
+	return s.steady(ctx, o, "steady", cmp.Or(o.period, 45*time.Minute), func(context.Context, string) (func(), error) { return func() {}, nil })
 }
 
 // heldPart is the same under a transaction that stays open: no row that the relay has
 // deleted since can be removed from its table.
 func heldPart(ctx context.Context, s *stack, o *options) ([]*report.Table, error) {
-	return s.steady(ctx, o, "held", orLength(o.period, 10*time.Minute), func(url string) (func(), error) { return oldTransaction(ctx, url) })
-}
-
-func orLength(length, usual time.Duration) time.Duration {
-	if length == 0 {
-		return usual
-	}
-	return length
+	return s.steady(ctx, o, "held", cmp.Or(o.period, 10*time.Minute), oldTransaction)
 }
 
 // oldTransaction opens a transaction that sees the outbox as it is now, until end.
@@ -56,7 +50,7 @@ func oldTransaction(ctx context.Context, url string) (end func(), err error) {
 }
 
 // steady runs a load. Before prepares the database and says how to end that.
-func (s *stack) steady(ctx context.Context, o *options, name string, length time.Duration, before func(url string) (func(), error)) (tables []*report.Table, err error) {
+func (s *stack) steady(ctx context.Context, o *options, name string, length time.Duration, before func(ctx context.Context, url string) (func(), error)) (tables []*report.Table, err error) {
 	url, drop, err := s.freshDatabase(ctx, "postgres")
 	if err != nil {
 		return nil, err
@@ -65,7 +59,7 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 	if err := execAll(ctx, url, businessTable); err != nil {
 		return nil, err
 	}
-	end, err := before(url)
+	end, err := before(ctx, url)
 	if err != nil {
 		return nil, err
 	}

@@ -248,3 +248,49 @@ func TestAConnectionLostBetweenBeginAndTheMark(t *testing.T) {
 	}
 	must(t, third.Commit(ctx))
 }
+
+// TestHandlersStatementsArePlannedAsBefore: the store forbids sequential scans for what it looks up
+// in a handler's transaction. The handler's own statements find what its service has set.
+func TestHandlersStatementsArePlannedAsBefore(t *testing.T) {
+	t.Parallel()
+	for _, set := range []string{"on", "off"} {
+		db, store := oneConn(t, func(c *pgx.ConnConfig) { c.RuntimeParams["enable_seqscan"] = set })
+		ctx := t.Context()
+		finds := func(when string, tx outlast.Tx) {
+			t.Helper()
+			found := ""
+			must(t, tx.QueryRowContext(ctx, "SHOW enable_seqscan").Scan(&found))
+			if found != set {
+				t.Errorf("%s: a handler finds enable_seqscan %s, want %s", when, found, set)
+			}
+		}
+		begin := func(when string, marks ...outlast.Mark) outlast.InboxTx {
+			t.Helper()
+			tx, err := store.Inbox().Begin(ctx, "billing", marks)
+			must(t, err)
+			finds(when, tx.Tx())
+			return tx
+		}
+		plain, keyed := outlast.Mark{Source: "orders", ID: outlast.NewID()}, outlast.Mark{Source: "orders", ID: outlast.NewID(), Key: "k"}
+		must(t, begin("a message without a key", plain).Commit(ctx))
+		must(t, begin("one that was handled", plain).Commit(ctx))
+		must(t, begin("several", keyed, outlast.Mark{Source: "orders", ID: outlast.NewID(), Key: "k"}).Commit(ctx))
+		m := &outlast.Message{Envelope: outlast.Envelope{Source: "orders", ID: outlast.NewID(), Type: "order.placed.v1", Key: "k"}, Body: []byte("{}")}
+		tx := begin("a message with a key", outlast.Mark{Source: "orders", ID: m.ID, Key: "k"})
+		must(t, tx.Wait(ctx, &outlast.Waiting{Group: "billing", Message: m, Reason: "failed", Attempts: 1}))
+		finds("after one that waits", tx.Tx())
+		must(t, tx.Commit(ctx))
+		retry, _, err := store.Inbox().BeginRetry(ctx, "billing", []string{"order.placed.v1"})
+		must(t, err)
+		finds("a retry", retry.Tx())
+		must(t, retry.Undo(ctx))
+		finds("a retry that was undone", retry.Tx())
+		must(t, retry.Done(ctx))
+		must(t, retry.Commit(ctx))
+		now := ""
+		must(t, db.QueryRowContext(ctx, "SHOW enable_seqscan").Scan(&now))
+		if now != set {
+			t.Errorf("the connection is left with enable_seqscan %s, want %s", now, set)
+		}
+	}
+}
