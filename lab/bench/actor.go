@@ -36,6 +36,7 @@ type task struct {
 	Rate     int    // messages a second, of a load
 	Sample   int    // one message of so many gets a stamp; 0: none does
 	Interval time.Duration
+	Pace     time.Duration // how often to note how many messages are finished; 0: never
 	// Linger is how long an actor stays after its last message. A quorum queue that is
 	// behind stashes acknowledgements in the channel, and forgets them when that closes.
 	Linger  time.Duration
@@ -58,7 +59,28 @@ type outcome struct {
 	Usage   usage
 	Tenths  []float64        `json:",omitempty"` // when each tenth of the messages was finished
 	Stamps  map[string]int64 `json:",omitempty"` // by message: when it was committed, or its effect; Unix nanoseconds
+	Paces   []pace           `json:",omitempty"` // in the order of time
 	Error   string           `json:",omitempty"`
+}
+
+// pace is how many messages were finished at a time.
+type pace struct {
+	At   int64 // Unix nanoseconds
+	Rows int
+}
+
+// rateFrom is the rate, in messages a second, at which so many were finished from a time on.
+func (o *outcome) rateFrom(at time.Time, rows int) (float64, error) {
+	before := 0
+	for _, p := range o.Paces {
+		took := time.Duration(p.At - at.UnixNano())
+		if took <= 0 {
+			before = p.Rows
+		} else if n := p.Rows - before; n >= rows {
+			return float64(n) / took.Seconds(), nil
+		}
+	}
+	return 0, fmt.Errorf("fewer than %d messages were finished after %s", rows, at.Format(time.TimeOnly))
 }
 
 // rate is messages a second.
@@ -127,6 +149,7 @@ type progress struct {
 
 	mu     sync.Mutex
 	ended  bool
+	paced  time.Time
 	result outcome
 }
 
@@ -138,6 +161,10 @@ func (p *progress) done(n int) {
 		r.First = time.Since(p.began).Seconds()
 	}
 	r.Rows += n
+	if now := time.Now(); p.task.Pace > 0 && now.Sub(p.paced) >= p.task.Pace {
+		p.paced = now
+		r.Paces = append(r.Paces, pace{At: now.UnixNano(), Rows: r.Rows})
+	}
 	if p.task.Endless || p.ended {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -185,5 +186,17 @@ func TestProgress_takes_each_tenth(t *testing.T) {
 	<-ended
 	if r := p.result; r.Rows != 20 || len(r.Tenths) != 10 || r.Elapsed <= 0 {
 		t.Errorf("got %+v", r)
+	}
+}
+
+func TestRateFrom_counts_what_was_finished_since(t *testing.T) {
+	t.Parallel()
+	second := func(n int64) int64 { return n * 1e9 }
+	o := &outcome{Paces: []pace{{second(1), 10}, {second(2), 30}, {second(3), 80}, {second(6), 230}}}
+	if rate, err := o.rateFrom(time.Unix(2, 0), 100); err != nil || rate != 50 {
+		t.Errorf("got %v, %v; want the 200 of four seconds", rate, err)
+	}
+	if _, err := o.rateFrom(time.Unix(3, 0), 151); err == nil {
+		t.Error("more than there were have a rate")
 	}
 }

@@ -79,6 +79,8 @@ type chain struct {
 	load  *running
 	sink  *running
 	stop  context.CancelFunc
+
+	relayed outcome // of the relay, once the chain has ended
 }
 
 // runChain makes a database, runs a chain on it, and returns what both ends report.
@@ -168,7 +170,8 @@ func (c *chain) wait() (produced, consumed outcome, err error) {
 	var err3 error
 	if c.relay != nil {
 		err3 = c.relay.end()
-		_, err := c.relay.wait()
+		var err error
+		c.relayed, err = c.relay.wait()
 		err3 = errors.Join(err3, err)
 	}
 	return produced, consumed, errors.Join(err1, err2, err3, c.s.deleteQueue(c.queue))

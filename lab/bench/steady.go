@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,7 +17,7 @@ const (
 	steadySample  = 50  // one of so many is timed
 	steadyPeriods = 15
 	burstRows     = 50_000
-	burstLeft     = 1_000 // what may be left when a burst counts as gone: the load goes on meanwhile
+	steadyPace    = 100 * time.Millisecond // how exactly a burst is timed
 )
 
 // steadyPart keeps a load up for a long time and shows, period by period, what would
@@ -65,14 +66,14 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 	}
 	defer end()
 	burst := int(burstRows * o.scale)
-	work := task{Database: url, Broker: s.vhost.URL(), Size: 256, Keys: 1000, Rate: steadyRate, Batch: 1, Sample: steadySample,
+	work := task{Database: url, Broker: s.vhost.URL(), Size: 256, Keys: 1000, Rate: steadyRate, Batch: 1, Sample: steadySample, Pace: steadyPace,
 		Rows: int(length.Seconds() * steadyRate)}
 	chain, err := s.startChain(ctx, work, "outbox", time.Second, func(sink *task) { sink.Rows += 2 * burst })
 	if err != nil {
 		return nil, err
 	}
-	w := newWatch(s, url, chain, name, length, burst)
-	tables = []*report.Table{w.bursts, w.work, w.sizes}
+	w := newWatch(url, chain, name, length)
+	tables = []*report.Table{w.work, w.sizes}
 	if err := w.run(ctx, length, burst); err != nil {
 		chain.stop()
 		return tables, err
@@ -82,28 +83,31 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 		return tables, err
 	}
 	lags, err := steadyLags(&produced, &consumed, name, length)
-	return append(tables, lags), err
+	if err != nil {
+		return append(tables, lags), err
+	}
+	bursts, err := w.burstRates(name, burst, &consumed)
+	return append(tables, lags, bursts), err
 }
 
 // watch looks at a chain under load. It remembers what it saw last.
 type watch struct {
-	s     *stack
 	url   string
 	chain *chain
 	began time.Time
 
-	bursts, work, sizes *report.Table
+	work, sizes *report.Table
 
+	bursts  []time.Time // when each was committed
 	at      time.Time
 	effects int
 	cpu     float64
 }
 
-func newWatch(s *stack, url string, c *chain, name string, length time.Duration, burst int) *watch {
-	return &watch{s: s, url: url, chain: c, began: time.Now(),
-		bursts: &report.Table{Name: name + " bursts", Title: fmt.Sprintf("%d messages at once, beside %d msg/s", burst, steadyRate)},
-		work:   &report.Table{Name: name, Title: fmt.Sprintf("%d msg/s for %s: commit, relay in its own process, consume", steadyRate, length)},
-		sizes:  &report.Table{Name: name + " sizes", Title: "What the tables and indexes take meanwhile"}}
+func newWatch(url string, c *chain, name string, length time.Duration) *watch {
+	return &watch{url: url, chain: c, began: time.Now(),
+		work:  &report.Table{Name: name, Title: fmt.Sprintf("%d msg/s for %s: commit, relay in its own process, consume", steadyRate, length)},
+		sizes: &report.Table{Name: name + " sizes", Title: "What the tables and indexes take meanwhile"}}
 }
 
 // run looks once in a period, with a burst in the first one, before it counts, and one in
@@ -132,42 +136,45 @@ func (w *watch) run(ctx context.Context, length time.Duration, burst int) error 
 	return nil
 }
 
-// burst commits many messages at once, and takes the time until the relay has sent them
-// and the time until the consumers have taken them.
+// burst commits many messages at once, and returns when they have had their effects. It
+// leaves the outbox alone meanwhile: to count what is left there would read what is deleted too.
 func (w *watch) burst(ctx context.Context, rows int) error {
-	at := time.Since(w.began)
-	if err := fillOutbox(ctx, w.s, &task{Database: w.url, Rows: rows, Size: 256, Keys: 1000}); err != nil {
+	const effects = "SELECT count(*) FROM effect"
+	before, err := number(ctx, w.url, effects)
+	if err != nil {
 		return err
 	}
-	committed := time.Now()
-	if err := w.eventually(ctx, func() (int, error) {
-		return number(ctx, w.url, fmt.Sprintf("SELECT count(*) FROM (SELECT FROM outlast_outbox LIMIT %d) o", burstLeft))
-	}); err != nil {
-		return fmt.Errorf("burst after %s, relay: %w", at, err)
+	if err := fillOutbox(ctx, nil, &task{Database: w.url, Rows: rows, Size: 256, Keys: 1000}); err != nil {
+		return err
 	}
-	relayed := time.Since(committed)
-	if err := w.eventually(ctx, func() (int, error) { return w.s.depth(w.chain.queue) }); err != nil {
-		return fmt.Errorf("burst after %s, consumers: %w", at, err)
-	}
-	handled := time.Since(committed)
-	w.bursts.Add("outlast, after "+at.Round(time.Second).String(), report.Value{Name: "relayed msg/s", Value: float64(rows) / relayed.Seconds()},
-		report.Value{Name: "handled msg/s", Value: float64(rows) / handled.Seconds()})
-	return nil
-}
-
-// eventually asks until few are left.
-func (w *watch) eventually(ctx context.Context, left func() (int, error)) error {
+	w.bursts = append(w.bursts, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	for {
-		n, err := left()
-		if err != nil || n < burstLeft {
+		n, err := number(ctx, w.url, effects)
+		if err != nil || n >= before+rows {
 			return err
 		}
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
-			return fmt.Errorf("at least %d are left: %w", n, err)
+		if err := sleep(ctx, 2*time.Second); err != nil {
+			return fmt.Errorf("burst: %d of %d had their effects: %w", n-before, rows, err)
 		}
 	}
+}
+
+// burstRates tells how fast the relay and the consumers were when a burst had been
+// committed, by what they note themselves.
+func (w *watch) burstRates(name string, rows int, consumed *outcome) (*report.Table, error) {
+	t := &report.Table{Name: name + " bursts", Title: fmt.Sprintf("%d messages at once, beside %d msg/s", rows, steadyRate)}
+	for _, at := range w.bursts {
+		relayed, err1 := w.chain.relayed.rateFrom(at, rows)
+		handled, err2 := consumed.rateFrom(at, rows)
+		if err := errors.Join(err1, err2); err != nil {
+			return t, err
+		}
+		t.Add("outlast, after "+at.Sub(w.began).Round(time.Second).String(),
+			report.Value{Name: "relayed msg/s", Value: relayed}, report.Value{Name: "handled msg/s", Value: handled})
+	}
+	return t, nil
 }
 
 func (w *watch) look(ctx context.Context) error {
