@@ -12,7 +12,7 @@ type Outbox struct {
 	store OutboxStore
 	conf  OutboxConfig
 	hooks hooks
-	wake  func()
+	relay *Relay // of the same process, or nil
 }
 
 // OutboxConfig refines an outbox.
@@ -78,8 +78,8 @@ func (o *Outbox) Publish(ctx context.Context, tx LiveTx, msgs ...Message) error 
 	}
 	notePublished(ctx)
 	eachHook(&o.hooks, func(h HookEnqueued) { h.OnEnqueued(ctx, prepared) })
-	if o.wake != nil {
-		o.wake()
+	if o.relay != nil {
+		o.relay.expect()
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func (o *Outbox) Withdraw(ctx context.Context, tx LiveTx, id string) (bool, erro
 // committed, so that it need not wait for its next sweep. It is a hint: without
 // it everything is delivered too.
 func (o *Outbox) Wake() {
-	if o.wake != nil {
-		o.wake()
+	if o.relay != nil {
+		o.relay.Wake()
 	}
 }

@@ -25,6 +25,7 @@ type Relay struct {
 	conf   RelayConfig
 	hooks  hooks
 	wake   chan struct{}
+	soon   chan struct{}
 	before atomic.Int64 // settled-before in Unix microseconds; 0 is unknown
 
 	mu     sync.Mutex
@@ -102,7 +103,7 @@ func NewRelay(conf RelayConfig) (*Relay, error) {
 	if err := conf.validate(); err != nil {
 		return nil, err
 	}
-	r := &Relay{conf: conf, wake: make(chan struct{}, 1), hooks: hooks{conf.Hooks, conf.Logger}}
+	r := &Relay{conf: conf, wake: make(chan struct{}, 1), soon: make(chan struct{}, 1), hooks: hooks{conf.Hooks, conf.Logger}}
 	r.status.Link = Link{State: LinkDown, Since: time.Now(), Reason: "not started"}
 	return r, nil
 }
@@ -179,11 +180,16 @@ func validServiceName(s string) bool {
 	return s != "" && len(s) <= 63 && s[0] >= 'a' && s[0] <= 'z' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
-// Wake tells the relay that a transaction with messages has committed or is about
-// to: it sweeps at once and then a few times in quick succession.
-func (r *Relay) Wake() {
+// Wake tells the relay that a transaction with messages has committed: it sweeps at
+// once and then a few times in quick succession.
+func (r *Relay) Wake() { hint(r.wake) }
+
+// expect tells the relay that a transaction has messages and is about to commit.
+func (r *Relay) expect() { hint(r.soon) }
+
+func hint(c chan struct{}) {
 	select {
-	case r.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

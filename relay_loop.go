@@ -127,6 +127,8 @@ func (r *relayRun) loop(ctx context.Context) {
 		case <-timer.C:
 		case <-r.wake:
 			r.picks.burst(time.Now())
+		case <-r.soon:
+			r.picks.burst(time.Now().Add(commitTime))
 		case <-done:
 			done = nil
 			r.stop(time.Now())
@@ -224,21 +226,32 @@ func (r *relayRun) publishStatus(now time.Time) {
 
 // relayPicks decides when the outbox is read next.
 type relayPicks struct {
-	busy  bool
-	at    time.Time     // the next sweep
-	pause time.Duration // the pause before it; grows while nothing is found
-	empty bool          // the last pick found nothing
+	busy   bool
+	began  time.Time     // of the last pick
+	at     time.Time     // the next sweep
+	pause  time.Duration // the pause before it; grows while nothing is found
+	empty  bool          // the last pick found nothing
+	wanted time.Time     // a burst that was asked for while a pick was under way: it may not have seen why
+	rested time.Time     // no burst begins before: half of the time goes to picks at most
 }
 
 const (
 	firstPause = 4 * time.Millisecond
+	commitTime = 2 * time.Millisecond // from a publish to its commit, as most are
 	pickRows   = 1000
 )
 
-// burst makes the next sweep happen at once and more of them follow quickly: the
+// burst makes the next sweep happen at a time, or sooner, and more of them follow quickly: the
 // transaction that woke us may commit a little later.
-func (p *relayPicks) burst(now time.Time) {
-	p.at = now
+func (p *relayPicks) burst(at time.Time) {
+	if p.busy {
+		p.wanted = earliest(p.wanted, at)
+		return
+	}
+	if at.Before(p.rested) {
+		at = p.rested
+	}
+	p.at = earliest(p.at, at)
 	p.pause = firstPause
 }
 
@@ -270,7 +283,7 @@ func (r *relayRun) stepPick(now time.Time) time.Time {
 	if len(leases) == 0 {
 		return time.Time{} // a lease wakes the loop
 	}
-	p.busy = true
+	p.busy, p.began = true, now
 	slots := maps.Clone(r.leases.slots)
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
 		picked, err := r.reader.Pick(ctx, leases, rows, bytes)
@@ -284,7 +297,8 @@ func (r *relayRun) stepPick(now time.Time) time.Time {
 // reader is told, which may remember them as returned.
 func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, full bool, err error) {
 	p := &r.picks
-	p.busy = false
+	wanted := p.wanted
+	p.busy, p.wanted, p.rested = false, time.Time{}, now.Add(now.Sub(p.began))
 	r.noteStore(err)
 	var changed []int
 	for slot, s := range slots {
@@ -317,5 +331,8 @@ func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, 
 	default:
 		p.pause = min(max(2*p.pause, firstPause), r.conf.Interval)
 		p.at = now.Add(p.pause)
+	}
+	if !wanted.IsZero() {
+		p.burst(wanted)
 	}
 }

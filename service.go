@@ -66,10 +66,10 @@ func NewService(conf ServiceConfig) (*Service, error) {
 		s.relay = relay
 	}
 	s.outbox = NewOutbox(conf.Store, conf.Outbox)
-	s.outbox.wake = s.wake
+	s.outbox.relay = s.relay
 	s.outbox.hooks = hooks{conf.Outbox.Hooks, conf.Logger}
 	for _, group := range conf.Groups {
-		group.published = s.wake
+		group.published = s.outbox.Wake
 		c, err := NewConsumer(group)
 		if err != nil {
 			return nil, err
@@ -265,10 +265,4 @@ func firstError(errs []error) error {
 		return found[0]
 	}
 	return errors.Join(found...)
-}
-
-func (s *Service) wake() {
-	if s.relay != nil {
-		s.relay.Wake()
-	}
 }
