@@ -181,7 +181,8 @@ func validServiceName(s string) bool {
 }
 
 // Wake tells the relay that a transaction with messages has committed: it sweeps at
-// once and then a few times in quick succession.
+// once, or when the sweep under way has ended and the database had a pause of some
+// milliseconds, and then a few times in quick succession.
 func (r *Relay) Wake() { hint(r.wake) }
 
 // expect tells the relay that a transaction has messages and is about to commit.

@@ -231,8 +231,8 @@ type relayPicks struct {
 	at     time.Time     // the next sweep
 	pause  time.Duration // the pause before it; grows while nothing is found
 	empty  bool          // the last pick found nothing
-	wanted time.Time     // a burst that was asked for while a pick was under way: it may not have seen why
-	rested time.Time     // no burst begins before: half of the time goes to picks at most
+	wanted time.Time     // a burst that was asked for while a pick was under way, which may not have seen why
+	rested time.Time     // no burst begins before: the database has had a pause as long as the pick, or of two firstPauses
 }
 
 const (
@@ -244,6 +244,7 @@ const (
 // burst makes the next sweep happen at a time, or sooner, and more of them follow quickly: the
 // transaction that woke us may commit a little later.
 func (p *relayPicks) burst(at time.Time) {
+	p.pause = firstPause
 	if p.busy {
 		p.wanted = earliest(p.wanted, at)
 		return
@@ -252,7 +253,6 @@ func (p *relayPicks) burst(at time.Time) {
 		at = p.rested
 	}
 	p.at = earliest(p.at, at)
-	p.pause = firstPause
 }
 
 // room returns how many rows may be read now, at most most: 0 while there is not room
@@ -298,7 +298,7 @@ func (r *relayRun) stepPick(now time.Time) time.Time {
 func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, full bool, err error) {
 	p := &r.picks
 	wanted := p.wanted
-	p.busy, p.wanted, p.rested = false, time.Time{}, now.Add(now.Sub(p.began))
+	p.busy, p.wanted, p.rested = false, time.Time{}, now.Add(min(now.Sub(p.began), 2*firstPause))
 	r.noteStore(err)
 	var changed []int
 	for slot, s := range slots {

@@ -19,6 +19,7 @@ const pickTime = 3 * time.Millisecond
 type slowPicks struct {
 	outlast.Store
 	picks atomic.Int32
+	fails atomic.Bool
 }
 
 func (s *slowPicks) Relay() outlast.RelayStore { return slowRelay{s.Store.Relay(), s} }
@@ -38,6 +39,9 @@ type slowReader struct {
 func (r slowReader) Pick(ctx context.Context, leases []outlast.Lease, maxRows, maxBytes int) ([]*outlast.Row, error) {
 	r.s.picks.Add(1)
 	defer time.Sleep(pickTime)
+	if r.s.fails.Load() {
+		return nil, &outlast.Error{Op: "pick", Code: outlast.CodeUnavailable}
+	}
 	return r.OutboxReader.Pick(ctx, leases, maxRows, maxBytes)
 }
 
@@ -46,7 +50,7 @@ type publishedAt func(time.Time)
 
 func (f publishedAt) OnPublished(*outlast.Row, outlast.Outcome, error, time.Duration) { f(time.Now()) }
 
-// wakeRig is an idle service whose relay sweeps by itself once an hour.
+// wakeRig is a service that has been idle for a minute: its relay sweeps by itself every half minute, and less and less often.
 func wakeRig(t *testing.T) (store *memory.Store, slow *slowPicks, s *outlast.Service, sent *time.Time) {
 	store, sent = memory.NewStore(), new(time.Time)
 	slow = &slowPicks{Store: store}
@@ -82,6 +86,29 @@ func TestAWakeUpDuringAPickIsNotLost(t *testing.T) {
 		// The rest of the pick, as long a pause, and the pick that sees it.
 		if took := sent.Sub(committed); took < 0 || took > 3*pickTime {
 			t.Errorf("published %s after the commit, want at most %s", took, 3*pickTime)
+		}
+	})
+}
+
+// That pick fails, after a long time without any: it is soon tried again.
+func TestAWakeUpDuringAPickThatFailsIsNotLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, slow, s, sent := wakeRig(t)
+		slow.fails.Store(true)
+		before := slow.picks.Load()
+		for slow.picks.Load() == before { // by itself, after half a minute
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+		}
+		publish(t, store, s.Outbox(), placed.Message(order{ID: "a"}))
+		committed := time.Now()
+		time.Sleep(pickTime)
+		slow.fails.Store(false)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if took := sent.Sub(committed); took < 0 || took > 10*pickTime {
+			t.Errorf("published %s after the commit, want at most %s", took, 10*pickTime)
 		}
 	})
 }

@@ -190,7 +190,7 @@ func (f *fieldErrors) join(field string, err error) {
 }
 
 // Outbox returns the service's outbox. What is published through it wakes the
-// service's relay; inside a handler that happens after the commit.
+// service's relay, inside a handler once more after the commit.
 func (s *Service) Outbox() *Outbox { return s.outbox }
 
 // Consumers returns the consumers of the service's groups, the default one first.

@@ -136,7 +136,7 @@ func (w *watch) run(ctx context.Context, length time.Duration, burst int) error 
 	return nil
 }
 
-// burst commits many messages at once, and returns when they have had their effects. It
+// burst commits many messages at once, and returns when as many have had their effects. It
 // leaves the outbox alone meanwhile: to count what is left there would read what is deleted too.
 func (w *watch) burst(ctx context.Context, rows int) error {
 	const effects = "SELECT count(*) FROM effect"
