@@ -132,6 +132,7 @@ func (l *retryLoop) begin(ctx context.Context) (*claimed, time.Duration, error) 
 	cl := &claimed{tx: tx, w: tx.Waiting(), alone: alone}
 	cl.h = l.r.c.handlers[cl.w.Message.Type]
 	if cl.h == nil || !l.r.queue.reserve(cl.h) {
+		l.r.suspects.release(retryID(tx))
 		tx.Rollback()
 		return nil, 0, nil
 	}
@@ -144,7 +145,7 @@ func (l *retryLoop) begin(ctx context.Context) (*claimed, time.Duration, error) 
 // instance is quicker in between, there is no transaction.
 func (l *retryLoop) count(ctx context.Context, types []string, tx RetryTx) (RetryTx, error) {
 	id := retryID(tx)
-	if l.r.suspects.get(id) > 0 {
+	if l.r.suspects.counted(id) {
 		return tx, nil
 	}
 	tx.Rollback()
@@ -152,14 +153,14 @@ func (l *retryLoop) count(ctx context.Context, types []string, tx RetryTx) (Retr
 		return nil, err
 	}
 	tx, _, err := l.r.c.inbox.BeginRetry(ctx, l.r.c.conf.Group, types)
-	if err != nil || tx == nil {
-		return nil, err
+	if err == nil && tx != nil && retryID(tx) == id {
+		return tx, nil
 	}
-	if retryID(tx) != id {
+	l.r.suspects.release(id)
+	if tx != nil {
 		tx.Rollback()
-		return nil, nil
 	}
-	return tx, nil
+	return nil, err
 }
 
 func retryID(tx RetryTx) messageID {

@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -43,7 +44,7 @@ func newConsumerRun(c *Consumer, ctx context.Context) *consumerRun {
 		queue:    newWorkQueue(),
 		batch:    &batchSize{now: c.conf.Batch, max: c.conf.Batch},
 		peers:    newPeers(3 * c.conf.HeartbeatInterval),
-		suspects: &suspects{count: map[messageID]int{}, survived: map[messageID]int{}},
+		suspects: newSuspects(),
 		purge:    &purger{before: map[string]time.Time{}},
 		leased:   c.ordered,
 	}
@@ -183,6 +184,9 @@ func (r *consumerRun) follow(ctx context.Context) error {
 		return err
 	}
 	r.peers.look(others)
+	if err := r.takeBack(ctx); err != nil {
+		return err
+	}
 	for _, name := range r.peers.forgotten() {
 		if err := inbox.Leave(ctx, group, name); err != nil {
 			return err
@@ -355,7 +359,7 @@ func (r *consumerRun) stayAlive(ctx context.Context) {
 func (r *consumerRun) leave() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.stop), farewell)
 	defer cancel()
-	err := r.c.inbox.Leave(ctx, r.c.conf.Group, r.c.conf.Instance)
+	err := errors.Join(r.takeBack(ctx), r.c.inbox.Leave(ctx, r.c.conf.Group, r.c.conf.Instance))
 	if err == nil && r.leased {
 		r.c.tellReleased(r.leases)
 		err = r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, nil)

@@ -33,6 +33,7 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 	}
 	defer func() {
 		t.lane.broken = !t.settled
+		r.suspects.release(t.id())
 		t.trial.undone(HandledCut, context.Cause(ctx))
 	}()
 	for n := 0; ; {
@@ -46,6 +47,7 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 		case ctx.Err() != nil:
 			return // cut: no attempt, and the delivery goes back
 		}
+		r.suspects.release(t.id()) // the process has survived the step
 		if !errors.Is(err, errBusy) {
 			r.c.noteStore(partWork, err)
 		}
@@ -126,7 +128,7 @@ func (r *consumerRun) first(ctx context.Context, tx InboxTx, t *task, behind boo
 // trySuspect runs a message that may have killed a process, once the inbox knows
 // that it is about to run, or buries it when that has happened too often.
 func (r *consumerRun) trySuspect(ctx context.Context, tx InboxTx, t *task) error {
-	if r.suspects.get(t.id()) == 0 {
+	if !r.suspects.counted(t.id()) {
 		tx.Rollback() // the count is a transaction of its own, and some engines have one writer
 		if err := r.countSuspect(ctx, t.id()); err != nil {
 			return err

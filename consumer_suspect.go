@@ -122,13 +122,71 @@ func (p *peers) living() (n int, early bool) {
 
 // suspects are the messages that the inbox knows to be about to run in this
 // process: each is counted once, or looking twice would make a killer of it.
+//
+//	counted -> gone      its end was committed, and the count with it
+//	counted -> released  out of hand without an end: the delivery is void, the database
+//	                     failed, the process stops. It lives, so the count is not true
+//	released -> counted  it runs here again before the count was taken back
+//	released -> gone     the count was taken back
+//
+// The count of a process that dies stays.
 type suspects struct {
 	mu    sync.Mutex
 	count map[messageID]int
+	// released are counts that are to be taken back.
+	released map[messageID]int
 	// survived are messages that this process has tried and lived, with the number of
 	// deaths noticed until then: none of these deaths is theirs, unless another process
 	// has tried them since, and then its death is noticed and counts anew.
 	survived map[messageID]int
+}
+
+func newSuspects() *suspects {
+	return &suspects{count: map[messageID]int{}, released: map[messageID]int{}, survived: map[messageID]int{}}
+}
+
+// release notes that a message is out of hand, and the process lives. Without a count
+// of this process, or after its end, it does nothing.
+func (s *suspects) release(id messageID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.count[id]; n > 0 {
+		delete(s.count, id)
+		s.released[id] = n
+	}
+}
+
+// counted reports whether the inbox counts the message for this process already.
+func (s *suspects) counted(id messageID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.released[id]; n > 0 && s.count[id] == 0 {
+		delete(s.released, id)
+		s.count[id] = n
+	}
+	return s.count[id] > 0
+}
+
+// takeReleased returns a message whose count is to be taken back, with that count, and
+// no count when there is none.
+func (s *suspects) takeReleased() (id messageID, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, n = range s.released {
+		delete(s.released, id)
+		break
+	}
+	return id, n
+}
+
+// owe notes that a count, of n when it was made, is to be taken back. When there is
+// another one by now, one of both stays.
+func (s *suspects) owe(id messageID, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count[id] == 0 {
+		s.released[id] = n
+	}
 }
 
 // survive notes that the process has tried a message, which waits now, and lives.
@@ -168,6 +226,7 @@ func (s *suspects) clear(id messageID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.count, id)
+	delete(s.released, id)
 	delete(s.survived, id)
 }
 
@@ -175,10 +234,28 @@ func (s *suspects) clear(id messageID) {
 // process died with it in hand.
 func (r *consumerRun) countSuspect(ctx context.Context, id messageID) error {
 	n, err := r.c.inbox.Suspect(ctx, r.c.conf.Group, id.source, id.id)
-	if err == nil {
+	switch {
+	case err == nil:
 		r.suspects.set(id, n)
+	case CodeOf(err) == CodeUnknown:
+		r.suspects.owe(id, 1) // it is counted, perhaps: not twice for one process
 	}
 	return err
+}
+
+// takeBack takes back what was counted of messages that are out of hand. What it cannot
+// take back before the process dies makes them suspect sooner than they are.
+func (r *consumerRun) takeBack(ctx context.Context) error {
+	for {
+		id, n := r.suspects.takeReleased()
+		if n == 0 {
+			return nil
+		}
+		if err := r.c.inbox.Unsuspect(ctx, r.c.conf.Group, id.source, id.id); err != nil {
+			r.suspects.owe(id, n)
+			return err
+		}
+	}
 }
 
 // kills reports whether too many processes died with a message in hand. Each other

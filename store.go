@@ -283,6 +283,9 @@ type InboxStore interface {
 	// although a process died with it in hand, and returns how often that was said.
 	// A committed mark, waiting or dead state of the message clears it.
 	Suspect(ctx context.Context, group, source, id string) (int, error)
+	// Unsuspect takes one count of Suspect back: the process lives that counted the
+	// message, and has it no more in hand. Of a message without a count it changes nothing.
+	Unsuspect(ctx context.Context, group, source, id string) error
 	// Paused reports whether an operator paused the group.
 	Paused(ctx context.Context, group string) (bool, error)
 }

@@ -266,6 +266,21 @@ func (x inbox) Suspect(ctx context.Context, group, source, id string) (int, erro
 	return n, w.commit(ctx)
 }
 
+func (x inbox) Unsuspect(ctx context.Context, group, source, id string) error {
+	const op = "take a count of suspect back"
+	w, err := x.s.begin(ctx, op)
+	if err != nil {
+		return err
+	}
+	defer w.rollback()
+	for _, name := range []string{"suspect_less", "suspect_none"} {
+		if err := w.exec(ctx, x.s.sql.Get(name), group, source, id); err != nil {
+			return err
+		}
+	}
+	return w.commit(ctx)
+}
+
 func (x inbox) Paused(ctx context.Context, group string) (bool, error) {
 	if x.s.err != nil {
 		return false, x.s.err

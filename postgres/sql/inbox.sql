@@ -181,5 +181,11 @@ INSERT INTO {{t}}suspect (grp, source, id) VALUES ($1::text, $2::text, $3::text)
 ON CONFLICT (grp, source, id) DO UPDATE SET count = {{p}}suspect.count + 1, at = clock_timestamp()
 RETURNING count
 
+-- name: unsuspect
+WITH d AS (
+    DELETE FROM {{t}}suspect WHERE grp = $1::text AND source = $2::text AND id = $3::text AND count <= 1
+)
+UPDATE {{t}}suspect SET count = count - 1 WHERE grp = $1::text AND source = $2::text AND id = $3::text AND count > 1
+
 -- name: paused
 SELECT coalesce((SELECT paused FROM {{t}}group WHERE grp = $1::text), false)
