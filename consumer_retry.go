@@ -145,14 +145,18 @@ func (l *retryLoop) begin(ctx context.Context) (*claimed, time.Duration, error) 
 // instance is quicker in between, there is no transaction.
 func (l *retryLoop) count(ctx context.Context, types []string, tx RetryTx) (RetryTx, error) {
 	id := retryID(tx)
-	if l.r.suspects.counted(id) {
+	counted, err := l.r.suspects.counted(id)
+	if counted {
 		return tx, nil
 	}
 	tx.Rollback()
+	if err != nil {
+		return nil, nil // the next look finds it again
+	}
 	if err := l.r.countSuspect(ctx, id); err != nil {
 		return nil, err
 	}
-	tx, _, err := l.r.c.inbox.BeginRetry(ctx, l.r.c.conf.Group, types)
+	tx, _, err = l.r.c.inbox.BeginRetry(ctx, l.r.c.conf.Group, types)
 	if err == nil && tx != nil && retryID(tx) == id {
 		return tx, nil
 	}

@@ -2,7 +2,6 @@ package outlast
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -112,6 +111,11 @@ func (r *consumerRun) run() {
 	}
 	loops.Go(func() { r.retries.run(r.stop, r.work) })
 	loops.Go(func() { r.purgeLoop(r.stop) })
+	loops.Go(func() {
+		for sleep(r.stop, r.c.conf.HeartbeatInterval/2, nil) {
+			r.takeBack()
+		}
+	})
 	r.keep(r.stop)
 
 	// Drain, grace, cut.
@@ -184,9 +188,6 @@ func (r *consumerRun) follow(ctx context.Context) error {
 		return err
 	}
 	r.peers.look(others)
-	if err := r.takeBack(ctx); err != nil {
-		return err
-	}
 	for _, name := range r.peers.forgotten() {
 		if err := inbox.Leave(ctx, group, name); err != nil {
 			return err
@@ -359,7 +360,7 @@ func (r *consumerRun) stayAlive(ctx context.Context) {
 func (r *consumerRun) leave() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.stop), farewell)
 	defer cancel()
-	err := errors.Join(r.takeBack(ctx), r.c.inbox.Leave(ctx, r.c.conf.Group, r.c.conf.Instance))
+	err := r.c.inbox.Leave(ctx, r.c.conf.Group, r.c.conf.Instance)
 	if err == nil && r.leased {
 		r.c.tellReleased(r.leases)
 		err = r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, nil)
@@ -367,4 +368,5 @@ func (r *consumerRun) leave() {
 	if err != nil {
 		r.c.log.Warn("say that this instance has left: its redelivered messages may run alone once", "error", err)
 	}
+	r.takeBack()
 }

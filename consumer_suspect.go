@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 )
@@ -133,8 +135,10 @@ func (p *peers) living() (n int, early bool) {
 type suspects struct {
 	mu    sync.Mutex
 	count map[messageID]int
-	// released are counts that are to be taken back.
+	// released are counts that are to be taken back, and taking is the one of them that
+	// is being taken.
 	released map[messageID]int
+	taking   messageID
 	// survived are messages that this process has tried and lived, with the number of
 	// deaths noticed until then: none of these deaths is theirs, unless another process
 	// has tried them since, and then its death is noticed and counts anew.
@@ -156,36 +160,44 @@ func (s *suspects) release(id messageID) {
 	}
 }
 
-// counted reports whether the inbox counts the message for this process already.
-func (s *suspects) counted(id messageID) bool {
+// counted reports whether the inbox counts the message for this process already. While
+// that is being taken back the error says to ask again.
+func (s *suspects) counted(id messageID) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.taking == id {
+		return false, fmt.Errorf("%w: its count as a suspect is being taken back", errBusy)
+	}
 	if n := s.released[id]; n > 0 && s.count[id] == 0 {
 		delete(s.released, id)
 		s.count[id] = n
 	}
-	return s.count[id] > 0
+	return s.count[id] > 0, nil
 }
 
-// takeReleased returns a message whose count is to be taken back, with that count, and
-// no count when there is none.
-func (s *suspects) takeReleased() (id messageID, n int) {
+// owed lists the messages whose counts are to be taken back.
+func (s *suspects) owed() []messageID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, n = range s.released {
-		delete(s.released, id)
-		break
+	return slices.Collect(maps.Keys(s.released))
+}
+
+// take begins to take a count back, unless the message is counted again meanwhile.
+func (s *suspects) take(id messageID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.released[id] > 0 {
+		s.taking = id
 	}
-	return id, n
+	return s.taking == id
 }
 
-// owe notes that a count, of n when it was made, is to be taken back. When there is
-// another one by now, one of both stays.
-func (s *suspects) owe(id messageID, n int) {
+// taken ends that. What was not taken back stays owed.
+func (s *suspects) taken(id messageID, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.count[id] == 0 {
-		s.released[id] = n
+	if s.taking = (messageID{}); done {
+		delete(s.released, id)
 	}
 }
 
@@ -226,7 +238,6 @@ func (s *suspects) clear(id messageID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.count, id)
-	delete(s.released, id)
 	delete(s.survived, id)
 }
 
@@ -234,26 +245,26 @@ func (s *suspects) clear(id messageID) {
 // process died with it in hand.
 func (r *consumerRun) countSuspect(ctx context.Context, id messageID) error {
 	n, err := r.c.inbox.Suspect(ctx, r.c.conf.Group, id.source, id.id)
-	switch {
-	case err == nil:
+	if err == nil {
 		r.suspects.set(id, n)
-	case CodeOf(err) == CodeUnknown:
-		r.suspects.owe(id, 1) // it is counted, perhaps: not twice for one process
 	}
 	return err
 }
 
 // takeBack takes back what was counted of messages that are out of hand. What it cannot
-// take back before the process dies makes them suspect sooner than they are.
-func (r *consumerRun) takeBack(ctx context.Context) error {
-	for {
-		id, n := r.suspects.takeReleased()
-		if n == 0 {
-			return nil
+// take back before the process dies makes them suspect sooner than they are, and so does
+// a count of which it is unknown whether it was taken: twice would take another's.
+func (r *consumerRun) takeBack() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.stop), farewell)
+	defer cancel()
+	for _, id := range r.suspects.owed() {
+		if ctx.Err() != nil || !r.suspects.take(id) {
+			continue
 		}
-		if err := r.c.inbox.Unsuspect(ctx, r.c.conf.Group, id.source, id.id); err != nil {
-			r.suspects.owe(id, n)
-			return err
+		done, err := r.c.inbox.Unsuspect(ctx, r.c.conf.Group, id.source, id.id)
+		r.suspects.taken(id, done || CodeOf(err) == CodeUnknown)
+		if err != nil {
+			r.c.log.Debug("take back that a message is suspect", "source", id.source, "id", id.id, "error", err)
 		}
 	}
 }

@@ -297,9 +297,9 @@ func (x inbox) Suspect(ctx context.Context, group, source, id string) (int, erro
 	return x.s.suspect[k], nil
 }
 
-func (x inbox) Unsuspect(ctx context.Context, group, source, id string) error {
+func (x inbox) Unsuspect(ctx context.Context, group, source, id string) (bool, error) {
 	if err := x.s.enter(ctx, "take a count of suspect back", RoleInbox); err != nil {
-		return err
+		return false, err
 	}
 	x.s.mu.Lock()
 	defer x.s.mu.Unlock()
@@ -307,7 +307,7 @@ func (x inbox) Unsuspect(ctx context.Context, group, source, id string) error {
 	if x.s.suspect[k]--; x.s.suspect[k] <= 0 {
 		delete(x.s.suspect, k)
 	}
-	return nil
+	return true, nil
 }
 
 func (x inbox) Paused(ctx context.Context, group string) (bool, error) {
