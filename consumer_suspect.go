@@ -168,7 +168,7 @@ func (s *suspects) counted(id messageID) (bool, error) {
 	if s.taking == id {
 		return false, fmt.Errorf("%w: its count as a suspect is being taken back", errBusy)
 	}
-	if n := s.released[id]; n > 0 && s.count[id] == 0 {
+	if n := s.released[id]; n > 0 {
 		delete(s.released, id)
 		s.count[id] = n
 	}

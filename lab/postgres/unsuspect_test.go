@@ -11,14 +11,18 @@ import (
 	"github.com/outlastmq/outlast/postgres"
 )
 
+func migratedInbox(t *testing.T) outlast.InboxStore {
+	t.Helper()
+	store := postgres.Store(openURL(t, servers.Database(t)))
+	must(t, store.Migrations().Up(t.Context(), 0))
+	return store.Inbox()
+}
+
 // TestUnsuspectWaitsForNoHandler: whoever has the message in hand locks its count for as
 // long as the handler runs. Others leave the count then, and are not held up.
 func TestUnsuspectWaitsForNoHandler(t *testing.T) {
 	t.Parallel()
-	db := openURL(t, servers.Database(t))
-	store := postgres.Store(db)
-	must(t, store.Migrations().Up(t.Context(), 0))
-	inbox, id := store.Inbox(), outlast.NewID()
+	inbox, id := migratedInbox(t), outlast.NewID()
 	takeBack := func(want bool) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // of a handler that never ends
@@ -47,10 +51,7 @@ func TestUnsuspectWaitsForNoHandler(t *testing.T) {
 // not overlook each other.
 func TestUnsuspectTakesEachCountOnce(t *testing.T) {
 	t.Parallel()
-	db := openURL(t, servers.Database(t))
-	store := postgres.Store(db)
-	must(t, store.Migrations().Up(t.Context(), 0))
-	inbox, id := store.Inbox(), outlast.NewID()
+	inbox, id := migratedInbox(t), outlast.NewID()
 	var processes sync.WaitGroup
 	for range 8 {
 		processes.Go(func() {
