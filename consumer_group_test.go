@@ -25,6 +25,8 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "F69_lets_handlers_finish_when_it_stops", testShutdown)
 	bubble(t, "F70_cuts_handlers_after_the_grace_at_no_cost", testCut)
 	bubble(t, "F64_runs_suspects_alone_and_buries_the_killer", testSuspects)
+	bubble(t, "F64_a_process_that_lives_takes_its_suspicion_back", testReleasedSuspects)
+	bubble(t, "F64_a_failed_commit_speaks_for_the_message", testSuspectCommits)
 	bubble(t, "does_not_suspect_retries_that_it_has_survived", testSurvivedRetries)
 	bubble(t, "buries_a_killer_among_the_retries", testRetrySuspect)
 	bubble(t, "pauses_and_resumes", testPause)
@@ -151,6 +153,107 @@ func testSuspects(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	if h.peak() != 2 {
 		t.Errorf("%d messages at once, want fresh ones beside each other", h.peak())
+	}
+}
+
+// A suspect leaves the hands of one process after another, unfinished, and all of them
+// live: they stop while its handler works. None of that speaks against it.
+func testReleasedSuspects(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Grace: 100 * time.Millisecond})
+	var mended atomic.Bool
+	var ran atomic.Int32
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		if ran.Add(1); !mended.Load() {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return r.record(ctx, tx, m)
+	})
+	r.die("nobody") // declares the queue
+	r.send(orders("a", 1, 1)...)
+	r.die("first")
+	for range 5 {
+		stop := r.start()
+		time.Sleep(10 * time.Second)
+		stop()
+	}
+	if n := ran.Load(); n != 5 {
+		t.Errorf("it ran %d times in five processes", n)
+	}
+	mended.Store(true)
+	defer r.start()()
+	time.Sleep(25 * time.Second)
+	if dead := r.dead(); len(dead) != 0 || len(r.seen()) != 1 {
+		t.Errorf("dead letters %+v, effects %q", dead, r.seen())
+	}
+}
+
+// noCommits is a store whose inbox commits nothing while it is down.
+type noCommits struct {
+	outlast.Store
+	down atomic.Bool
+}
+
+func (s *noCommits) Inbox() outlast.InboxStore { return noCommitsInbox{s.Store.Inbox(), s} }
+
+type noCommitsInbox struct {
+	outlast.InboxStore
+	s *noCommits
+}
+
+func (x noCommitsInbox) Begin(ctx context.Context, group string, marks []outlast.Mark) (outlast.InboxTx, error) {
+	tx, err := x.InboxStore.Begin(ctx, group, marks)
+	return noCommitsTx{tx, x.s}, err
+}
+
+type noCommitsTx struct {
+	outlast.InboxTx
+	s *noCommits
+}
+
+func (t noCommitsTx) Commit(ctx context.Context) error {
+	if t.s.down.Load() {
+		t.Rollback()
+		return &outlast.Error{Op: "commit", Code: outlast.CodeUnavailable}
+	}
+	return t.InboxTx.Commit(ctx)
+}
+
+// The handler of a suspect has returned, and only its commit fails: should the process
+// die before the next try, then not of the message.
+func testSuspectCommits(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	store := &noCommits{Store: r.store}
+	r.conf.Store = store
+	r.onOrder(r.record)
+	r.die("nobody") // declares the queue
+	m := orders("a", 1, 1)
+	m[0].ID = outlast.NewID()
+	r.send(m...)
+	r.die("first")
+	store.down.Store(true)
+	defer r.start()()
+	var free int // looks that found it not counted, after a try: it waits for its commit then
+	for range 60 {
+		time.Sleep(time.Second)
+		n, err := r.store.Inbox().Suspect(t.Context(), "billing", "orders", m[0].ID)
+		if err := errors.Join(err, second(r.store.Inbox().Unsuspect(t.Context(), "billing", "orders", m[0].ID))); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case n == 1 && r.starts() > 0:
+			free++
+		case n > 2:
+			t.Fatalf("one process that lives counts it %d times", n-1)
+		}
+	}
+	if free == 0 || r.starts() < 3 {
+		t.Errorf("tried %d times in a minute; in none of 60 looks was it free of suspicion", r.starts())
+	}
+	store.down.Store(false)
+	time.Sleep(time.Minute)
+	if dead := r.dead(); len(dead) != 0 || len(r.seen()) != 1 {
+		t.Errorf("dead letters %+v, effects %q", dead, r.seen())
 	}
 }
 

@@ -23,6 +23,7 @@ func (l *retryLoop) retry(ctx context.Context, cl *claimed) {
 	err := l.step(ctx, cl)
 	if err != nil {
 		cl.tx.Rollback()
+		l.r.suspects.release(messageID{cl.w.Message.Source, cl.w.Message.ID})
 		cl.trial.undone(HandledAgain, err)
 	}
 	if errors.Is(err, errBusy) {

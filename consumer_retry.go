@@ -132,6 +132,7 @@ func (l *retryLoop) begin(ctx context.Context) (*claimed, time.Duration, error) 
 	cl := &claimed{tx: tx, w: tx.Waiting(), alone: alone}
 	cl.h = l.r.c.handlers[cl.w.Message.Type]
 	if cl.h == nil || !l.r.queue.reserve(cl.h) {
+		l.r.suspects.release(retryID(tx))
 		tx.Rollback()
 		return nil, 0, nil
 	}
@@ -144,22 +145,26 @@ func (l *retryLoop) begin(ctx context.Context) (*claimed, time.Duration, error) 
 // instance is quicker in between, there is no transaction.
 func (l *retryLoop) count(ctx context.Context, types []string, tx RetryTx) (RetryTx, error) {
 	id := retryID(tx)
-	if l.r.suspects.get(id) > 0 {
+	counted, err := l.r.suspects.counted(id)
+	if counted {
 		return tx, nil
 	}
 	tx.Rollback()
+	if err != nil {
+		return nil, nil // the next look finds it again
+	}
 	if err := l.r.countSuspect(ctx, id); err != nil {
 		return nil, err
 	}
-	tx, _, err := l.r.c.inbox.BeginRetry(ctx, l.r.c.conf.Group, types)
-	if err != nil || tx == nil {
-		return nil, err
+	tx, _, err = l.r.c.inbox.BeginRetry(ctx, l.r.c.conf.Group, types)
+	if err == nil && tx != nil && retryID(tx) == id {
+		return tx, nil
 	}
-	if retryID(tx) != id {
+	l.r.suspects.release(id)
+	if tx != nil {
 		tx.Rollback()
-		return nil, nil
 	}
-	return tx, nil
+	return nil, err
 }
 
 func retryID(tx RetryTx) messageID {

@@ -43,7 +43,7 @@ func newConsumerRun(c *Consumer, ctx context.Context) *consumerRun {
 		queue:    newWorkQueue(),
 		batch:    &batchSize{now: c.conf.Batch, max: c.conf.Batch},
 		peers:    newPeers(3 * c.conf.HeartbeatInterval),
-		suspects: &suspects{count: map[messageID]int{}, survived: map[messageID]int{}},
+		suspects: newSuspects(),
 		purge:    &purger{before: map[string]time.Time{}},
 		leased:   c.ordered,
 	}
@@ -111,6 +111,11 @@ func (r *consumerRun) run() {
 	}
 	loops.Go(func() { r.retries.run(r.stop, r.work) })
 	loops.Go(func() { r.purgeLoop(r.stop) })
+	loops.Go(func() {
+		for sleep(r.stop, r.c.conf.HeartbeatInterval/2, nil) {
+			r.takeBack()
+		}
+	})
 	r.keep(r.stop)
 
 	// Drain, grace, cut.
@@ -349,4 +354,5 @@ func (r *consumerRun) leave() {
 	if err != nil {
 		r.c.log.Warn("say that this instance has left: its redelivered messages may run alone once", "error", err)
 	}
+	r.takeBack()
 }

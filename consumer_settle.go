@@ -31,8 +31,10 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 	if t.lane.broken {
 		return
 	}
+	id := t.id() // a conflict gets another
 	defer func() {
 		t.lane.broken = !t.settled
+		r.suspects.release(id)
 		t.trial.undone(HandledCut, context.Cause(ctx))
 	}()
 	for n := 0; ; {
@@ -46,6 +48,7 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 		case ctx.Err() != nil:
 			return // cut: no attempt, and the delivery goes back
 		}
+		r.suspects.release(id) // the process has survived the step
 		if !errors.Is(err, errBusy) {
 			r.c.noteStore(partWork, err)
 		}
@@ -126,7 +129,12 @@ func (r *consumerRun) first(ctx context.Context, tx InboxTx, t *task, behind boo
 // trySuspect runs a message that may have killed a process, once the inbox knows
 // that it is about to run, or buries it when that has happened too often.
 func (r *consumerRun) trySuspect(ctx context.Context, tx InboxTx, t *task) error {
-	if r.suspects.get(t.id()) == 0 {
+	counted, err := r.suspects.counted(t.id())
+	if err != nil {
+		tx.Rollback()
+		return err
+	}
+	if !counted {
 		tx.Rollback() // the count is a transaction of its own, and some engines have one writer
 		if err := r.countSuspect(ctx, t.id()); err != nil {
 			return err

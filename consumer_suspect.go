@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 )
@@ -122,13 +124,81 @@ func (p *peers) living() (n int, early bool) {
 
 // suspects are the messages that the inbox knows to be about to run in this
 // process: each is counted once, or looking twice would make a killer of it.
+//
+//	counted -> gone      its end was committed, and the count with it
+//	counted -> released  out of hand without an end: the delivery is void, the database
+//	                     failed, the process stops. It lives, so the count is not true
+//	released -> counted  it runs here again before the count was taken back
+//	released -> gone     the count was taken back
+//
+// The count of a process that dies stays.
 type suspects struct {
 	mu    sync.Mutex
 	count map[messageID]int
+	// released are counts that are to be taken back, and taking is the one of them that
+	// is being taken.
+	released map[messageID]int
+	taking   messageID
 	// survived are messages that this process has tried and lived, with the number of
 	// deaths noticed until then: none of these deaths is theirs, unless another process
 	// has tried them since, and then its death is noticed and counts anew.
 	survived map[messageID]int
+}
+
+func newSuspects() *suspects {
+	return &suspects{count: map[messageID]int{}, released: map[messageID]int{}, survived: map[messageID]int{}}
+}
+
+// release notes that a message is out of hand, and the process lives. Without a count
+// of this process, or after its end, it does nothing.
+func (s *suspects) release(id messageID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.count[id]; n > 0 {
+		delete(s.count, id)
+		s.released[id] = n
+	}
+}
+
+// counted reports whether the inbox counts the message for this process already. While
+// that is being taken back the error says to ask again.
+func (s *suspects) counted(id messageID) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taking == id {
+		return false, fmt.Errorf("%w: its count as a suspect is being taken back", errBusy)
+	}
+	if n := s.released[id]; n > 0 && s.count[id] == 0 {
+		delete(s.released, id)
+		s.count[id] = n
+	}
+	return s.count[id] > 0, nil
+}
+
+// owed lists the messages whose counts are to be taken back.
+func (s *suspects) owed() []messageID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.released))
+}
+
+// take begins to take a count back, unless the message is counted again meanwhile.
+func (s *suspects) take(id messageID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.released[id] > 0 {
+		s.taking = id
+	}
+	return s.taking == id
+}
+
+// taken ends that. What was not taken back stays owed.
+func (s *suspects) taken(id messageID, done bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taking = (messageID{}); done {
+		delete(s.released, id)
+	}
 }
 
 // survive notes that the process has tried a message, which waits now, and lives.
@@ -179,6 +249,24 @@ func (r *consumerRun) countSuspect(ctx context.Context, id messageID) error {
 		r.suspects.set(id, n)
 	}
 	return err
+}
+
+// takeBack takes back what was counted of messages that are out of hand. What it cannot
+// take back before the process dies makes them suspect sooner than they are, and so does
+// a count of which it is unknown whether it was taken: twice would take another's.
+func (r *consumerRun) takeBack() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.stop), farewell)
+	defer cancel()
+	for _, id := range r.suspects.owed() {
+		if ctx.Err() != nil || !r.suspects.take(id) {
+			continue
+		}
+		done, err := r.c.inbox.Unsuspect(ctx, r.c.conf.Group, id.source, id.id)
+		r.suspects.taken(id, done || CodeOf(err) == CodeUnknown)
+		if err != nil {
+			r.c.log.Debug("take back that a message is suspect", "source", id.source, "id", id.id, "error", err)
+		}
+	}
 }
 
 // kills reports whether too many processes died with a message in hand. Each other

@@ -283,6 +283,11 @@ type InboxStore interface {
 	// although a process died with it in hand, and returns how often that was said.
 	// A committed mark, waiting or dead state of the message clears it.
 	Suspect(ctx context.Context, group, source, id string) (int, error)
+	// Unsuspect takes one count of Suspect back: the process lives that counted the
+	// message, and has it no more in hand. Of a message without a count it changes nothing.
+	// False: another transaction has the message in hand, and nothing was changed. It does
+	// not wait for that one, except where the store has one writer.
+	Unsuspect(ctx context.Context, group, source, id string) (bool, error)
 	// Paused reports whether an operator paused the group.
 	Paused(ctx context.Context, group string) (bool, error)
 }

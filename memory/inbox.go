@@ -297,6 +297,19 @@ func (x inbox) Suspect(ctx context.Context, group, source, id string) (int, erro
 	return x.s.suspect[k], nil
 }
 
+func (x inbox) Unsuspect(ctx context.Context, group, source, id string) (bool, error) {
+	if err := x.s.enter(ctx, "take a count of suspect back", RoleInbox); err != nil {
+		return false, err
+	}
+	x.s.mu.Lock()
+	defer x.s.mu.Unlock()
+	k := markKey{group, source, id}
+	if x.s.suspect[k]--; x.s.suspect[k] <= 0 {
+		delete(x.s.suspect, k)
+	}
+	return true, nil
+}
+
 func (x inbox) Paused(ctx context.Context, group string) (bool, error) {
 	if err := x.s.enter(ctx, "read pause", RoleInbox); err != nil {
 		return false, err

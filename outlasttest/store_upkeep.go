@@ -137,6 +137,18 @@ func (f *storeFixture) suspect() {
 		settle(m)
 		want(f, "count after it was "+name, count(m), 1)
 		want(f, "count of another message", count(other), 2)
+		takeBack := func() {
+			f.Helper()
+			done, err := in.Unsuspect(f.ctx, group, other.Source, other.ID)
+			f.must(err)
+			want(f, "taken back", done, true)
+		}
+		takeBack()
+		want(f, "count of another message after one was taken back", count(other), 2)
+		for range 3 { // one more than there are
+			takeBack()
+		}
+		want(f, "count of another message after all were taken back", count(other), 1)
 	}
 }
 

@@ -271,6 +271,13 @@ func (s inbox) Suspect(ctx context.Context, group, source, id string) (count int
 	return count, err
 }
 
+func (s inbox) Unsuspect(ctx context.Context, group, source, id string) (done bool, err error) {
+	err = s.conn(ctx, fmt.Sprintf("take back that message %q is suspect", clip(id)), true, func(c *pgx.Conn) error {
+		return c.QueryRow(ctx, s.sql.Get("unsuspect"), group, source, id).Scan(&done)
+	})
+	return done && err == nil, err
+}
+
 func (s inbox) Paused(ctx context.Context, group string) (paused bool, err error) {
 	err = s.conn(ctx, "look whether group "+group+" is paused", false, func(c *pgx.Conn) error {
 		return c.QueryRow(ctx, s.sql.Get("paused"), group).Scan(&paused)

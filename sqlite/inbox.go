@@ -266,6 +266,22 @@ func (x inbox) Suspect(ctx context.Context, group, source, id string) (int, erro
 	return n, w.commit(ctx)
 }
 
+func (x inbox) Unsuspect(ctx context.Context, group, source, id string) (bool, error) {
+	const op = "take a count of suspect back"
+	w, err := x.s.begin(ctx, op)
+	if err != nil {
+		return false, err
+	}
+	defer w.rollback()
+	for _, name := range []string{"suspect_less", "suspect_none"} {
+		if err := w.exec(ctx, x.s.sql.Get(name), group, source, id); err != nil {
+			return false, err
+		}
+	}
+	err = w.commit(ctx)
+	return err == nil, err
+}
+
 func (x inbox) Paused(ctx context.Context, group string) (bool, error) {
 	if x.s.err != nil {
 		return false, x.s.err

@@ -216,6 +216,13 @@ func (x lifeInbox) Leave(ctx context.Context, group, instance string) error {
 	return x.InboxStore.Leave(ctx, group, instance)
 }
 
+func (x lifeInbox) Unsuspect(ctx context.Context, group, source, id string) (bool, error) {
+	if err := x.l.reach(false); err != nil {
+		return false, err
+	}
+	return x.InboxStore.Unsuspect(ctx, group, source, id)
+}
+
 func (x lifeInbox) Suspect(ctx context.Context, group, source, id string) (int, error) {
 	if err := x.l.reach(false); err != nil {
 		return 0, err

@@ -175,5 +175,16 @@ INSERT INTO {{t}}suspect (grp, source, id) VALUES ($1::text, $2::text, $3::text)
 ON CONFLICT (grp, source, id) DO UPDATE SET count = {{p}}suspect.count + 1, at = clock_timestamp()
 RETURNING count
 
+-- name: unsuspect
+-- A mark of the message locks its row for as long as the handler runs. A row of 0 goes with
+-- the message's end.
+WITH s AS MATERIALIZED (
+    SELECT ctid FROM {{t}}suspect WHERE grp = $1::text AND source = $2::text AND id = $3::text AND count > 0 FOR UPDATE SKIP LOCKED
+), u AS (
+    UPDATE {{t}}suspect SET count = count - 1 WHERE ctid = ANY(ARRAY(SELECT ctid FROM s)) RETURNING id
+)
+SELECT EXISTS (SELECT FROM u) OR NOT EXISTS (
+    SELECT FROM {{t}}suspect WHERE grp = $1::text AND source = $2::text AND id = $3::text AND count > 0)
+
 -- name: paused
 SELECT coalesce((SELECT paused FROM {{t}}group WHERE grp = $1::text), false)

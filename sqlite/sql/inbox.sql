@@ -64,6 +64,12 @@ DELETE FROM {{p}}instance WHERE grp = ? AND instance = ?;
 INSERT INTO {{p}}suspect (grp, source, id) VALUES (?, ?, ?)
 ON CONFLICT (grp, source, id) DO UPDATE SET count = count + 1, at = {{now}} RETURNING count;
 
+-- name: suspect_less
+UPDATE {{p}}suspect SET count = count - 1 WHERE grp = ? AND source = ? AND id = ?;
+
+-- name: suspect_none
+DELETE FROM {{p}}suspect WHERE grp = ? AND source = ? AND id = ? AND count <= 0;
+
 -- name: suspect_clear
 DELETE FROM {{p}}suspect WHERE grp = ? AND source = ? AND id = ?;
 
