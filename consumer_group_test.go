@@ -26,7 +26,9 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "F70_cuts_handlers_after_the_grace_at_no_cost", testCut)
 	bubble(t, "F64_runs_suspects_alone_and_buries_the_killer", testSuspects)
 	bubble(t, "F64_a_process_that_lives_takes_its_suspicion_back", testReleasedSuspects)
+	bubble(t, "F64_a_process_that_lives_takes_the_suspicion_of_a_retry_back", testReleasedRetries)
 	bubble(t, "F64_a_failed_commit_speaks_for_the_message", testSuspectCommits)
+	bubble(t, "F64_a_suspicion_of_unknown_end_is_not_taken_back_twice", testUnknownUnsuspect)
 	bubble(t, "does_not_suspect_retries_that_it_has_survived", testSurvivedRetries)
 	bubble(t, "buries_a_killer_among_the_retries", testRetrySuspect)
 	bubble(t, "pauses_and_resumes", testPause)
@@ -190,10 +192,52 @@ func testReleasedSuspects(t *testing.T) {
 	}
 }
 
-// noCommits is a store whose inbox commits nothing while it is down.
+// The same with a message that waits for another try while a process dies.
+func testReleasedRetries(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Grace: 100 * time.Millisecond})
+	var mended atomic.Bool
+	var tries atomic.Int32
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		switch {
+		case mended.Load():
+			return r.record(ctx, tx, m)
+		case m.Attempt == 1 && tries.Add(1) == 1:
+			return errors.New("not at first")
+		}
+		tries.Add(1)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	stop := r.start()
+	r.send(orders("a", 1, 1)...)
+	synctest.Wait()
+	stop()
+	if _, err := r.store.Inbox().Alive(context.Background(), "billing", "first"); err != nil { // it dies
+		t.Fatal(err)
+	}
+	for range 5 {
+		stop := r.start()
+		time.Sleep(10 * time.Second)
+		stop()
+	}
+	if n := tries.Load(); n != 6 {
+		t.Errorf("tried %d times, want once and in five processes more", n)
+	}
+	mended.Store(true)
+	defer r.start()()
+	time.Sleep(25 * time.Second)
+	if dead := r.dead(); len(dead) != 0 || len(r.seen()) != 1 {
+		t.Errorf("dead letters %+v, effects %q", dead, r.seen())
+	}
+}
+
+// noCommits is a store whose inbox commits nothing while it is down. What it takes back
+// of suspicions it takes, and says that it does not know.
 type noCommits struct {
 	outlast.Store
-	down atomic.Bool
+	down    atomic.Bool
+	unsure  atomic.Bool
+	unknown atomic.Int32 // such answers
 }
 
 func (s *noCommits) Inbox() outlast.InboxStore { return noCommitsInbox{s.Store.Inbox(), s} }
@@ -206,6 +250,15 @@ type noCommitsInbox struct {
 func (x noCommitsInbox) Begin(ctx context.Context, group string, marks []outlast.Mark) (outlast.InboxTx, error) {
 	tx, err := x.InboxStore.Begin(ctx, group, marks)
 	return noCommitsTx{tx, x.s}, err
+}
+
+func (x noCommitsInbox) Unsuspect(ctx context.Context, group, source, id string) (bool, error) {
+	done, err := x.InboxStore.Unsuspect(ctx, group, source, id)
+	if done && x.s.unsure.Load() {
+		x.s.unknown.Add(1)
+		return false, &outlast.Error{Op: "commit", Code: outlast.CodeUnknown}
+	}
+	return done, err
 }
 
 type noCommitsTx struct {
@@ -251,6 +304,49 @@ func testSuspectCommits(t *testing.T) {
 	}
 	if free == 0 || r.starts() < 3 {
 		t.Errorf("tried %d times in a minute; in none of 60 looks was it free of suspicion", r.starts())
+	}
+	store.down.Store(false)
+	time.Sleep(time.Minute)
+	if dead := r.dead(); len(dead) != 0 || len(r.seen()) != 1 {
+		t.Errorf("dead letters %+v, effects %q", dead, r.seen())
+	}
+}
+
+// It is unknown whether a count was taken back. It was, and the count of the process that
+// died with the message in hand stays.
+func testUnknownUnsuspect(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	store := &noCommits{Store: r.store}
+	r.conf.Store = store
+	r.onOrder(r.record)
+	r.die("nobody") // declares the queue
+	m := orders("a", 1, 1)
+	m[0].ID = outlast.NewID()
+	r.send(m...)
+	r.die("first")
+	suspect := func() int {
+		n, err := r.store.Inbox().Suspect(t.Context(), "billing", "orders", m[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	suspect() // by the dead process
+	store.down.Store(true)
+	store.unsure.Store(true)
+	defer r.start()()
+	for range 60 {
+		time.Sleep(time.Second)
+		n := suspect()
+		if err := second(r.store.Inbox().Unsuspect(t.Context(), "billing", "orders", m[0].ID)); err != nil {
+			t.Fatal(err)
+		}
+		if n < 2 {
+			t.Fatal("the count of the dead process is gone")
+		}
+	}
+	if store.unknown.Load() == 0 {
+		t.Error("nothing was taken back")
 	}
 	store.down.Store(false)
 	time.Sleep(time.Minute)

@@ -20,6 +20,7 @@ type slowPicks struct {
 	outlast.Store
 	picks atomic.Int32
 	fails atomic.Bool
+	more  atomic.Int64 // nanoseconds that a pick takes besides pickTime
 }
 
 func (s *slowPicks) Relay() outlast.RelayStore { return slowRelay{s.Store.Relay(), s} }
@@ -38,7 +39,7 @@ type slowReader struct {
 
 func (r slowReader) Pick(ctx context.Context, leases []outlast.Lease, maxRows, maxBytes int) ([]*outlast.Row, error) {
 	r.s.picks.Add(1)
-	defer time.Sleep(pickTime)
+	defer func() { time.Sleep(pickTime + time.Duration(r.s.more.Load())) }()
 	if r.s.fails.Load() {
 		return nil, &outlast.Error{Op: "pick", Code: outlast.CodeUnavailable}
 	}
@@ -150,6 +151,31 @@ func TestWakeUpsLeaveTheDatabaseTime(t *testing.T) {
 		synctest.Wait()
 		if n := slow.picks.Load() - before; n < 90 || n > 101 {
 			t.Errorf("%d picks of %s in 600 ms, want half of the time", n, pickTime)
+		}
+	})
+}
+
+// The database is slow, and the commit comes right after a pick that saw nothing: the pause
+// that the database gets does not grow with its slowness.
+func TestSlowPicksDoNotDelayWakeUps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, slow, s, _ := wakeRig(t)
+		const took = 100 * time.Millisecond
+		slow.more.Store(int64(took - pickTime))
+		nextPick := func() (waited time.Duration) {
+			began, before := time.Now(), slow.picks.Load()
+			for slow.picks.Load() == before {
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+			}
+			return time.Since(began)
+		}
+		nextPick() // by itself, after half a minute
+		time.Sleep(took)
+		s.Outbox().Wake()
+		if waited := nextPick(); waited > 10*time.Millisecond { // of which 8 ms are the bound
+			t.Errorf("the next pick began %s after the wake-up", waited)
 		}
 	})
 }
