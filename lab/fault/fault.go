@@ -21,6 +21,9 @@ type Fault struct {
 	// On makes it go wrong and Off puts it right. Off is called once after each On, and
 	// again while it fails. Either may take as long as it needs.
 	On, Off func(context.Context) error
+	// Struck, when there is one, tells before Off whether a fault that waited for its moment
+	// has had it; one that has not counts as not made.
+	Struck func() bool
 }
 
 // Kind is a family of faults.

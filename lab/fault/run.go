@@ -90,6 +90,9 @@ func (s Step) run(ctx context.Context, t *Timeline, limit time.Duration) error {
 	t.on(line, made)
 	if made == nil {
 		sleepUntil(ctx, time.Now().Add(s.For))
+		if s.Fault.Struck != nil && !s.Fault.Struck() {
+			t.missed(line)
+		}
 	}
 	for {
 		t.ending(line)

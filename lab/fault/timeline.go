@@ -29,7 +29,7 @@ type Line struct {
 	// On is when it began to be made, Made when it was there, Ending when it began to be
 	// undone, Off when it was gone; zero when that did not come.
 	On, Made, Ending, Off time.Duration
-	// Err is why it could not be made or undone.
+	// Err is why it could not be made or undone, or that it struck nothing.
 	Err string
 }
 
@@ -98,6 +98,13 @@ func (t *Timeline) on(l *Line, err error) {
 		l.Err = firstLine(err)
 		t.print("     %s: could not be made: %v", l.Name, firstLine(err))
 	}
+}
+
+func (t *Timeline) missed(l *Line) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l.Err = "its moment did not come"
+	t.print("     %s: %s", l.Name, l.Err)
 }
 
 func (t *Timeline) ending(l *Line) {

@@ -153,6 +153,14 @@ func (p *Proxy) Delay(d time.Duration) {
 	p.delay = d
 }
 
+// IsCut reports whether the proxy is cut now: after Cut, or when what CutAfter or CutOn
+// waited for has come.
+func (p *Proxy) IsCut() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.listener == nil
+}
+
 // Cuts receives a value when the proxy has been cut. Cuts that nobody waited for are
 // counted as one.
 func (p *Proxy) Cuts() <-chan struct{} { return p.cuts }

@@ -59,7 +59,7 @@ func BuildEarlier(ctx context.Context, folder string) (program string, err error
 		return "", err
 	}
 	program = filepath.Join(folder, "earlier")
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "earlier", "-o", program, "./storm/earlier")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, "./storm/earlier")
 	build.Dir = filepath.Join(tree, "lab")
 	build.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod")
 	if out, err := build.CombinedOutput(); err != nil {

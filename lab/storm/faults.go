@@ -123,7 +123,9 @@ func (s *stage) linkKinds() []fault.Kind {
 			if server == "" {
 				l.server = nodeName(r.IntN(s.config.Nodes))
 			}
-			return s.linkFault(name, l, strike(r))
+			f := s.linkFault(name, l, strike(r))
+			f.Struck = func() bool { return slices.ContainsFunc(s.proxies(l), (*proxy.Proxy).IsCut) }
+			return f
 		}}
 	}
 	always := func(f func(*proxy.Proxy)) func(*rand.Rand) func(*proxy.Proxy) {
@@ -137,6 +139,10 @@ func (s *stage) linkKinds() []fault.Kind {
 			d := time.Duration(5+r.IntN(150)) * time.Millisecond
 			return func(p *proxy.Proxy) { p.Delay(d) }
 		}),
+		// Longer than a lease: what the relay has said arrives when another has its slots.
+		{Name: "stall a relay's marks", Weight: 2, Shortest: 4 * time.Second, Longest: 9 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
+			return s.linkFault("stall", link{oneOf(r, s.proxied("relay")), "postgres"}, (*proxy.Proxy).Stall)
+		}},
 		at("cut the reply to COMMIT", 4, "postgres", []string{"producer", "relay", "billing", "audit", "orders"}, func(r *rand.Rand) func(*proxy.Proxy) {
 			n := r.Int64N(12)
 			return func(p *proxy.Proxy) { p.CutOn(proxy.Up, commitStatement, proxy.Down, n) }

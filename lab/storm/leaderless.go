@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -17,12 +18,51 @@ import (
 // reach each other.
 const electionLimit = time.Minute
 
-// leaderless prints the names of the quorum queues whose members do not know a leader. Nothing
-// else says so: declare and depth ask one member, and are answered.
-const leaderless = `[element(4, amqqueue:get_name(Q)) || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue,
-	case ra:members(amqqueue:get_pid(Q), 5000) of {ok, _, _} -> false; _ -> true end].`
+// leadersOf prints the quorum queues with the nodes of their leaders, or none where the members
+// do not know one. Nothing else says so: declare and depth ask one member, and are answered.
+const leadersOf = `[{element(4, amqqueue:get_name(Q)), case ra:members(amqqueue:get_pid(Q), 5000) of {ok, _, {_, N}} -> atom_to_list(N); _ -> "none" end}
+	|| Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue].`
 
-var binary = regexp.MustCompile(`<<"([^"]*)">>`)
+var leaderOf = regexp.MustCompile(`<<"([^"]*)">>,\s*"([^"]*)"`)
+
+// leaders returns the node that leads each quorum queue; empty where none does.
+func (s *stage) leaders(ctx context.Context) (map[string]string, error) {
+	output, err := s.rabbit.Node(0).Ctl(ctx, "eval", leadersOf)
+	if err != nil {
+		return nil, err
+	}
+	nodes := map[string]string{}
+	for _, m := range leaderOf.FindAllStringSubmatch(output, -1) {
+		nodes[m[1]] = strings.TrimPrefix(m[2], "none")
+	}
+	return nodes, nil
+}
+
+// noteLeaders remembers who leads the queues before anything goes wrong.
+func (s *stage) noteLeaders(ctx context.Context) (err error) {
+	s.ledBy, err = s.leaders(ctx)
+	return err
+}
+
+// sawLeaders tells the history of the queues that have another leader since. Those that
+// the run itself has deleted are other queues, and do not count.
+func (s *stage) sawLeaders(now map[string]string) {
+	if s.history == nil {
+		return
+	}
+	for _, group := range s.groups() {
+		if slices.ContainsFunc(s.gapsSoFar(), func(g gap) bool { return g.Group == group && g.Destroyed }) {
+			continue
+		}
+		g := groupTopology(group)
+		for p := range g.Partitions {
+			was, is := s.ledBy[g.Queue(p)], now[g.Queue(p)]
+			if was != "" && is != "" && was != is {
+				s.history.Saw("leader change")
+			}
+		}
+	}
+}
 
 // replaceLeaderless deletes queues that have no leader for good, as an operator would, so that
 // their consumers declare them anew. RabbitMQ 3.10 leaves a queue so that was declared while a
@@ -30,12 +70,15 @@ var binary = regexp.MustCompile(`<<"([^"]*)">>`)
 func (s *stage) replaceLeaderless(ctx context.Context) error {
 	for end := time.Now().Add(electionLimit); ; {
 		var names []string
-		output, err := s.rabbit.Node(0).Ctl(ctx, "eval", leaderless)
-		for _, m := range binary.FindAllStringSubmatch(output, -1) {
-			names = append(names, m[1])
+		nodes, err := s.leaders(ctx)
+		for queue, node := range nodes {
+			if node == "" {
+				names = append(names, queue)
+			}
 		}
 		switch {
 		case err == nil && len(names) == 0:
+			s.sawLeaders(nodes)
 			return nil
 		case time.Now().After(end) && err != nil:
 			return err

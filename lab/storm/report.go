@@ -13,14 +13,16 @@ import (
 
 // Report is what a run came to.
 type Report struct {
-	Seed     uint64        `json:"seed"`
-	Began    time.Time     `json:"began"`
-	Length   time.Duration `json:"length"`
-	Folder   string        `json:"-"`
-	Faults   []fault.Line  `json:"faults"`
-	Gaps     []gap         `json:"gaps,omitempty"`
-	Rest     Rest          `json:"rest"`
-	Accounts []Account     `json:"accounts"`
+	Seed   uint64        `json:"seed"`
+	Began  time.Time     `json:"began"`
+	Length time.Duration `json:"length"`
+	Folder string        `json:"-"`
+	Faults []fault.Line  `json:"faults"`
+	// Possible are the names of all kinds of faults that could be made here.
+	Possible []string  `json:"possible"`
+	Gaps     []gap     `json:"gaps,omitempty"`
+	Rest     Rest      `json:"rest"`
+	Accounts []Account `json:"accounts"`
 	// Deaths are processes that ended by themselves, or did not end when asked to.
 	Deaths []string `json:"deaths,omitempty"`
 	// Used is the most that each process held at any moment.
@@ -84,9 +86,12 @@ func (r *Report) Made() (n int) {
 	return n
 }
 
-// Kinds counts the faults of each kind that were really on.
+// Kinds counts the faults of each kind that were really on; 0 for one that could have been.
 func (r *Report) Kinds() map[string]int {
 	kinds := map[string]int{}
+	for _, kind := range r.Possible {
+		kinds[kind] = 0
+	}
 	for _, l := range r.Faults {
 		if l.Err == "" {
 			kinds[cmp.Or(l.Kind, l.Name)]++

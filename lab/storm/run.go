@@ -33,6 +33,8 @@ func (s *storm) run(ctx context.Context, report *Report) error {
 	for _, k := range kinds {
 		if k.Lacks != "" {
 			report.NotExercised = append(report.NotExercised, k.Name+": "+k.Lacks)
+		} else {
+			report.Possible = append(report.Possible, k.Name)
 		}
 	}
 	plan := append(fault.Plan(s.Seed, kinds, fault.Storm{Length: s.Length, Pause: s.Pause, Most: s.Most}), s.stage.repairLate()...)
@@ -61,7 +63,7 @@ func (s *storm) startAll(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return s.stage.noteLeaders(ctx)
 }
 
 // judge heals what the faults have left, waits for rest, and asks what became of everything.

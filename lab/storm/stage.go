@@ -43,6 +43,7 @@ type stage struct {
 	hosts map[string]*network.Host
 
 	history *history.Recorder // nil: none
+	ledBy   map[string]string // the nodes that led the queues at first, by queue
 
 	mu    sync.Mutex
 	links map[link][]*proxy.Proxy

@@ -74,7 +74,7 @@ func TestF84_EarlierCommitBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err) // a checkout without its history: git fetch --unshallow
 	}
-	run(t, Config{Length: 15 * time.Second, Nodes: 1, Pause: time.Second, Earlier: earlier, WithoutHistory: true, Only: []string{"change of version"}})
+	run(t, Config{Length: 15 * time.Second, Nodes: 1, Pause: time.Second, Earlier: earlier, Only: []string{"change of version"}})
 }
 
 // TestCrash kills processes at random moments. OUTLAST_TEST_SEED repeats a run,

@@ -71,6 +71,9 @@ type Report struct {
 	Messages  int       `json:"messages"`
 	Span      float64   `json:"seconds"`
 	Verdicts  []Verdict `json:"invariants"`
+	// Rare counts the rare events without which a run proves little (I24); 0 for one that
+	// did not occur.
+	Rare map[string]int `json:"rare"`
 }
 
 // Violated reports whether any invariant is.

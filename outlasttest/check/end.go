@@ -220,8 +220,9 @@ func (c *checker) independence() {
 // wasReal tells whether the rare events occurred: without them a run proves little.
 func (c *checker) wasReal() {
 	var missing []string
+	c.report.Rare = map[string]int{}
 	for _, what := range []string{rareCommit, rareConfirm, rareReturn, rareLease, rareStaleMark, rareAgain, rareSettle, rareBlocked, rareLeader} {
-		if c.rare[what] == 0 {
+		if c.report.Rare[what] = c.rare[what]; c.rare[what] == 0 {
 			missing = append(missing, what)
 		}
 	}

@@ -47,7 +47,7 @@ func main() {
 	flag.StringVar(&o.soak, "soak", "", "Markdown file that tells of the whole series")
 	flag.BoolVar(&c.WithoutHistory, "without-history", false, "record no history: the ledgers alone judge")
 	loopback := flag.Bool("loopback", false, "do not make network namespaces")
-	earlier := flag.Bool("earlier", true, "in runs with an odd seed, run relays and consumers of an earlier commit beside the present ones; there is no history then")
+	earlier := flag.Bool("earlier", true, "in runs with an odd seed, run relays and consumers of an earlier commit beside the present ones")
 	skew := flag.Bool("skew", false, "let the clocks of the processes jump; there is no history then")
 	only := flag.String("only", "", "kinds of faults, separated by commas (default all)")
 	flag.Parse()
@@ -109,12 +109,12 @@ func run(ctx context.Context, c storm.Config, o options) (good bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	folder, svg, without := c.Folder, "", c.WithoutHistory
+	folder, svg := c.Folder, ""
 	for s.unfinished() {
 		c.Seed = s.seed()
-		c.Earlier, c.WithoutHistory = "", without
-		if c.Seed%2 == 1 && o.earlier != "" {
-			c.Earlier, c.WithoutHistory = o.earlier, true
+		c.Earlier = ""
+		if c.Seed%2 == 1 {
+			c.Earlier = o.earlier
 		}
 		if folder != "" {
 			c.Folder = filepath.Join(folder, fmt.Sprint(c.Seed))
@@ -135,6 +135,9 @@ func run(ctx context.Context, c storm.Config, o options) (good bool, err error) 
 			return false, err
 		}
 	}
+	if missing := s.absent(); len(s.Done) >= enough && len(missing) > 0 {
+		fmt.Printf("\nTHE SERIES DOES NOT COUNT: in none of its %d runs occurred: %s\n", len(s.Done), strings.Join(missing, ", "))
+	}
 	if o.soak != "" {
 		return s.good(), writeSoak(o.soak, s, svg)
 	}
@@ -150,6 +153,9 @@ func keep(o options, report *storm.Report, done record) error {
 		if err := os.WriteFile(filepath.Join(report.Folder, "timeline.svg"), []byte(report.SVG), 0o644); err != nil {
 			return err
 		}
+	}
+	if o.soak != "" {
+		return os.WriteFile(picture(o.soak, done.Seed), []byte(report.SVG), 0o644)
 	}
 	if o.append == "" {
 		return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast/lab/storm"
+	"github.com/outlastmq/outlast/outlasttest/check"
 )
 
 // series is a number of runs, kept in a file, so that a series that was interrupted goes on
@@ -34,13 +36,17 @@ type record struct {
 	Began  time.Time     `json:"began"`
 	Length time.Duration `json:"length"`
 	Faults int           `json:"faults"`
-	// Kinds are the faults by their kinds, Events the lines of the history; 0: it had none.
-	Kinds    map[string]int `json:"kinds,omitempty"`
-	Events   int            `json:"events,omitempty"`
-	Totals   storm.Account  `json:"totals"`
-	Rest     time.Duration  `json:"rest"`
-	Problems []string       `json:"problems,omitempty"`
-	Most     storm.Usage    `json:"most"`
+	// Kinds are the faults by their kinds; 0: it could have been made.
+	Kinds map[string]int `json:"kinds,omitempty"`
+	// Events are the lines of the history, 0: it had none; Invariants what it says of each,
+	// and Rare how often each rare event occurred.
+	Events     int                    `json:"events,omitempty"`
+	Invariants map[string]check.State `json:"invariants,omitempty"`
+	Rare       map[string]int         `json:"rare,omitempty"`
+	Totals     storm.Account          `json:"totals"`
+	Rest       time.Duration          `json:"rest"`
+	Problems   []string               `json:"problems,omitempty"`
+	Most       storm.Usage            `json:"most"`
 }
 
 // openSeries returns the series at path if it is unfinished and of so many runs, and a new
@@ -77,7 +83,10 @@ func (s *series) add(r *storm.Report) (record, error) {
 	done.Totals.Stories = nil
 	done.Kinds = r.Kinds()
 	if r.History != nil {
-		done.Events = r.History.Events
+		done.Events, done.Rare, done.Invariants = r.History.Events, r.History.Rare, map[string]check.State{}
+		for _, v := range r.History.Verdicts {
+			done.Invariants[v.ID+" "+v.Name] = v.State
+		}
 	}
 	s.Done = append(s.Done, done)
 	data, err := json.MarshalIndent(s, "", "\t")
@@ -99,7 +108,7 @@ func (s *series) good() bool {
 			return false
 		}
 	}
-	return true
+	return len(s.Done) < enough || len(s.absent()) == 0
 }
 
 // commit names what was tested; "-dirty" when files differ from it, other than those that
@@ -143,8 +152,7 @@ const chaosHead = `# Chaos
 
 Runs of ` + "`make chaos`" + `: a whole system under load and under faults drawn from a seed. Afterwards the ledgers of the services
 are compared, which they keep in the transactions that the ledgers tell of, apart from Outlast's own tables. The counts are
-sums over the groups. *Events* are the lines of the history by which the invariants were judged besides; a run beside an
-earlier commit has none. *Lost by our hand* were written before the end of a time in which the run itself had deleted a
+sums over the groups. *Events* are the lines of the history by which the [invariants](chaos-kinds.md) were judged besides. *Lost by our hand* were written before the end of a time in which the run itself had deleted a
 queue, bindings or the exchange: a confirm means "routed to one queue", see [guarantees](../guarantees.md#no-loss).
 ` + "`make chaos SEED=n`" + ` repeats the faults of a run. The number of its faults links to its timeline; this is the one of the last run.
 
@@ -162,8 +170,7 @@ func appendRow(path string, r record, svg string) error {
 	if err != nil {
 		return err
 	}
-	last := strings.TrimSuffix(path, ".md")
-	own := fmt.Sprintf("%s-%d.svg", last, r.Seed)
+	last, own := strings.TrimSuffix(path, ".md"), picture(path, r.Seed)
 	text = append(bytes.TrimRight(text, "\n"), '\n')
 	if err := os.WriteFile(path, append(text, r.row(filepath.Base(own))...), 0o644); err != nil {
 		return err
@@ -174,20 +181,96 @@ func appendRow(path string, r record, svg string) error {
 	return os.WriteFile(last+".svg", []byte(svg), 0o644)
 }
 
-// writeKinds writes how often each kind of fault was on in a series, beside its rows.
-func writeKinds(path string, s *series) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# Kinds of faults\n\nHow often each was on in the %d runs from seed %d in [chaos](%s).\n\n| kind | times |\n|---|---:|\n", len(s.Done), s.First, filepath.Base(path))
-	all := map[string]int{}
+// picture is the timeline of a run, beside the file that tells of it.
+func picture(path string, seed uint64) string {
+	return fmt.Sprintf("%s-%d.svg", strings.TrimSuffix(path, ".md"), seed)
+}
+
+// enough is how many runs make a series of which everything is expected: one run has no time
+// for all that is rare.
+const enough = 10
+
+// absent names the kinds of faults that struck in no run, and the rare events that no history saw.
+func (s *series) absent() (names []string) {
+	kinds, rare := map[string]int{}, map[string]int{}
 	for _, r := range s.Done {
-		for kind, n := range r.Kinds {
-			all[kind] += n
+		addTo(kinds, r.Kinds)
+		addTo(rare, r.Rare)
+	}
+	for _, counts := range []map[string]int{kinds, rare} {
+		for _, name := range slices.Sorted(maps.Keys(counts)) {
+			if counts[name] == 0 {
+				names = append(names, name)
+			}
 		}
 	}
-	for _, kind := range slices.Sorted(maps.Keys(all)) {
-		fmt.Fprintf(&b, "| %s | %d |\n", kind, all[kind])
+	return names
+}
+
+func addTo(sum, counts map[string]int) {
+	for name, n := range counts {
+		sum[name] += n
 	}
-	return os.WriteFile(strings.TrimSuffix(path, ".md")+"-kinds.md", []byte(b.String()), 0o644)
+}
+
+const kindsHead = `# What was exercised
+
+For each series of runs in [chaos](%s): how often each kind of fault was really on, how often each rare event occurred, without
+which a run proves little (I24), and what the histories say of the invariants. A fault that waited for its moment in vain is
+not counted. A series of ten and more in which a kind or a rare event is missing has failed.
+`
+
+// writeKinds writes what a series exercised, below those before.
+func writeKinds(path string, s *series) error {
+	own := strings.TrimSuffix(path, ".md") + "-kinds.md"
+	text, err := os.ReadFile(own)
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = fmt.Appendf(nil, kindsHead, filepath.Base(path)), nil
+	}
+	if err != nil {
+		return err
+	}
+	b := bytes.NewBuffer(text)
+	fmt.Fprintf(b, "\n## %d runs from seed %d on %s\n\n", len(s.Done), s.First, s.Done[0].Commit)
+	kinds, rare, judged := map[string]int{}, map[string]int{}, map[string]map[check.State]int{}
+	for _, r := range s.Done {
+		addTo(kinds, r.Kinds)
+		addTo(rare, r.Rare)
+		for name, state := range r.Invariants {
+			if judged[name] == nil {
+				judged[name] = map[check.State]int{}
+			}
+			judged[name][state]++
+		}
+	}
+	table := func(title string, counts map[string]int) {
+		if len(counts) == 0 {
+			return
+		}
+		fmt.Fprintf(b, "| %s | times |\n|---|---:|\n", title)
+		for _, name := range slices.Sorted(maps.Keys(counts)) {
+			fmt.Fprintf(b, "| %s | %d |\n", name, counts[name])
+		}
+		fmt.Fprintln(b)
+	}
+	table("kind of fault", kinds)
+	table("rare event", rare)
+	if len(judged) > 0 {
+		fmt.Fprint(b, "| invariant | holds in | violated in | not exercised in |\n|---|---:|---:|---:|\n")
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(judged), byNumber) {
+		n := judged[name]
+		fmt.Fprintf(b, "| %s | %d | %d | %d |\n", name, n[check.Holds], n[check.Violated], n[check.NotExercised])
+	}
+	return os.WriteFile(own, append(bytes.TrimRight(b.Bytes(), "\n"), '\n'), 0o644)
+}
+
+// byNumber orders the names of invariants: I2 before I10.
+func byNumber(a, b string) int {
+	var m, n int
+	_, _ = fmt.Sscanf(a, "I%d", &m)
+	_, _ = fmt.Sscanf(b, "I%d", &n)
+	return cmp.Compare(m, n)
 }
 
 // writeSoak writes what a whole series came to.
@@ -204,11 +287,11 @@ func writeSoak(path string, s *series, svg string) error {
 	}
 	fmt.Fprintf(&b, "# Soak\n\nA long run of `make soak`, in %d legs on fresh servers each, ended at %s: %s in all, %d faults, %d messages committed\n"+
 		"(summed over the groups that hear them), %d effects, %d dead letters, **%d lost, %d ghosts, %d doubled, %d out of order**; %d lost by our own\n"+
-		"hand (see [chaos](chaos.md)). The largest of Outlast's processes used %d MiB and had %d files open.\n\nThe picture is the timeline of the last leg.\n\n![timeline](soak.svg)\n\n%s",
+		"hand (see [chaos](chaos.md)). The largest of Outlast's processes used %d MiB and had %d files open.\n\nThe command: `go run ./storm/cmd %s` in `lab`. The picture is the timeline of the last leg; the number of its faults links to that of each.\n\n![timeline](soak.svg)\n\n%s",
 		len(s.Done), time.Now().UTC().Format("2006-01-02 15:04"), length, faults, all.Committed, all.Effects, all.Dead, all.Lost, all.Ghosts, all.Doubled, all.Inverted,
-		all.Explained, most.Memory>>20, most.Files, tableHead)
+		all.Explained, most.Memory>>20, most.Files, strings.Join(os.Args[1:], " "), tableHead)
 	for _, r := range s.Done {
-		b.WriteString(r.row(""))
+		b.WriteString(r.row(filepath.Base(picture(path, r.Seed))))
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -1,5 +1,3 @@
-//go:build !earlier
-
 package role
 
 import (
@@ -7,6 +5,8 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/outlasttest/history"
@@ -14,7 +14,6 @@ import (
 )
 
 // recording is the history of one process; without a folder to write to it does nothing.
-// A build of an earlier commit has another one that never does anything.
 type recording struct {
 	recorder *history.Recorder
 	ledger   *history.Ledger
@@ -51,6 +50,36 @@ func (r *recording) middleware() []outlast.Middleware {
 		return nil
 	}
 	return []outlast.Middleware{r.recorder.Middleware(r.ledger)}
+}
+
+// settled is how long a process has been whole when it is taken to hold what it needs.
+const settled = 3 * time.Second
+
+// resources records what the process holds: once it has been whole for a while, and when it
+// is asked to end. The function that it returns ends that.
+func (r *recording) resources(ctx context.Context, whole func(context.Context) bool) (end func()) {
+	if r.recorder == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() {
+		for since := time.Now(); time.Since(since) < settled; {
+			if !whole(ctx) {
+				since = time.Now()
+			}
+			if !pause(ctx, 500*time.Millisecond) {
+				return
+			}
+		}
+		r.recorder.Resources()
+		<-ctx.Done()
+		r.recorder.Resources()
+	})
+	return func() {
+		cancel()
+		work.Wait()
+	}
 }
 
 func (r *recording) close() error {

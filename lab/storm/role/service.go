@@ -41,6 +41,11 @@ func (s Spec) relay(ctx context.Context, r *recording) error {
 	if err != nil {
 		return err
 	}
+	end := r.resources(ctx, func(context.Context) bool {
+		h := relay.Health()
+		return h.Link.State == outlast.LinkUp && h.StoreError == ""
+	})
+	defer end()
 	return relay.Run(ctx)
 }
 
@@ -63,6 +68,12 @@ func (s Spec) serve(ctx context.Context, r *recording) error {
 	if err != nil {
 		return err
 	}
+	health, err := outlast.NewHealth(service, outlast.HealthConfig{})
+	if err != nil {
+		return err
+	}
+	end := r.resources(ctx, func(ctx context.Context) bool { return health.Ready(ctx).Ready })
+	defer end()
 	return service.Run(ctx)
 }
 
