@@ -26,7 +26,7 @@ demo: ## Run the demo; needs nothing but Go. STAY=1 keeps the shop and its conso
 
 .PHONY: build
 build: ## Build the program as bin/outlast
-	cd cmd/outlast && $(GO) build -trimpath -o ../../bin/outlast .
+	cd cmd/outlast && $(GO) build -o ../../bin/outlast .
 
 .PHONY: test
 test: ## Run all tests, with real servers; installs them where it may

@@ -110,7 +110,7 @@ func conflictHint(kind, property string) string {
 		return "delete the exchange if nobody needs it in that shape, or use another one"
 	}
 	if property == "x-single-active-consumer" {
-		return "ordered or not cannot change on a queue: raise the group's generation, which gives it new queues"
+		return "one of the two keeps order and the other does not: a group whose contracts have keys does, and outlast topology is told by --ordered; to change a queue, raise the group's generation, which gives it new ones"
 	}
 	return "a queue's arguments cannot change: drain and delete it, or raise the group's generation, which gives it new queues"
 }

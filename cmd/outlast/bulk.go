@@ -54,7 +54,8 @@ func (p *program) runBulk(ctx context.Context, b bulk) error {
 		fmt.Fprintf(p.errs, "nothing was selected\n  hint: %s shows what there is; with the same flags, what they select\n", b.listed)
 	}
 	if err == nil && len(result.Missing) > 0 {
-		err = &outlast.Error{Op: b.deed, Code: outlast.CodeNotFound, Err: fmt.Errorf("%s not found: %q", plural(len(result.Missing), "id"), result.Missing)}
+		err = &outlast.Error{Op: b.deed, Code: outlast.CodeNotFound, Err: fmt.Errorf("%s not found: %q", plural(len(result.Missing), "id"), result.Missing),
+			Hint: b.listed + " shows what there is in this database; outlast find ID says where a message is"}
 	}
 	return err
 }

@@ -100,7 +100,7 @@ with its time. It is a copy: the gap stays a gap, and the exit code is 1.`,
 				if err := gapsIn(cmd.CommandPath(), found.Places); err != nil || len(found.Stories) > 0 {
 					return err
 				}
-				return nothingHas("id, flow or key", cmd.CommandPath(), "name other databases with --in")
+				return nothingHas("id, flow or key", cmd.CommandPath(), "name other databases with --in; what was not written by a Go contract has only the business keys that its writer gave it")
 			})
 		},
 	}

@@ -57,6 +57,19 @@ func TestNewcomer(t *testing.T) {
 		relay.stop()
 		contains(t, s.ok("find", "order-7"), "sent", "no database that was asked knows a group that hears it: name those of its receivers with --in")
 	})
+	t.Run("a message of the command line has the business keys that it is given", func(t *testing.T) {
+		s := withTables(t)
+		s.ok("publish", "--type", "order.placed.v1", "--find", "order_id=order-7", "--find", "city=Turin", "--body", "{}")
+		s.ok("publish", "--file", s.file("messages", `{"type":"order.placed.v1","find":{"order_id":"order-8"},"body":{}}`+"\n"))
+		contains(t, s.ok("find", "Turin"), "order_id=order-7", "pending")
+		contains(t, s.ok("find", "order-8"), "order_id=order-8")
+		s.fails(exitUsage, []string{"--find", "NAME=VALUE"}, "publish", "--type", "order.placed.v1", "--find", "order-7", "--body", "{}")
+		s.fails(exitFailure, []string{"only the business keys that its writer gave it"}, "find", "order-9")
+	})
+	t.Run("find without databases says how they are named", func(t *testing.T) {
+		s := newShell(t)
+		s.fails(exitUsage, []string{"--in not given: must be a URL or env:NAME for each database", "OUTLAST_DATABASES"}, "find", "x")
+	})
 	t.Run("a wrong flag has a hint at the nearest one", func(t *testing.T) {
 		s := withTables(t)
 		s.fails(exitUsage, []string{"flag --formt unknown", "did you mean --format?"}, "find", "x", "--formt", "svg")

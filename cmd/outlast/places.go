@@ -34,6 +34,9 @@ func (p *program) withPlaces(ctx context.Context, f *placeFlags, fn func(ctx con
 	if named.flag = "--in"; len(urls) == 0 {
 		urls, named.flag = strings.Fields(p.getenv(placesEnv)), placesEnv
 	}
+	if len(urls) == 0 && p.databaseURL == "" && p.getenv(databaseServer.env) == "" {
+		return usage("name the databases", "--in", "a URL or env:NAME for each database", "not given", "or set "+placesEnv+" to their URLs, separated by spaces")
+	}
 	if p.databaseURL != "" || p.getenv(databaseServer.env) != "" || len(urls) == 0 {
 		urls = append([]string{""}, urls...)
 	}

@@ -22,6 +22,7 @@ type publishFlags struct {
 	body     string
 	bodyFile string
 	headers  []string
+	find     []string
 	delay    time.Duration
 	due      string
 	lifetime time.Duration
@@ -47,11 +48,16 @@ them; the broker may be down. It writes one message from flags, or many from --f
 Members: type and body (any JSON value), or body_text (text as it is) or body_base64;
 optional: key, id, kind, subject, headers, time, content_type, data_schema,
 correlation_id, causation_id, delay ("10m"), due (RFC 3339), lifetime, exchange,
-routing_key, may_be_unheard.
+routing_key, may_be_unheard, find.
+
+A Go contract gives a message its business keys, by which outlast find finds it. What
+this command writes has those that --find or the member find give it:
+{"order_id":"order-7"}; without them it is found by its id, flow and ordering key.
 
 A file is written in transactions of --batch lines. When a line is wrong, what came
 before its batch is written, the error names the line, and --skip continues there.`,
 		Example: `  outlast publish --type order.placed.v1 --key order-7 --body '{"order_id":"order-7"}'
+  outlast publish --type order.placed.v1 --find order_id=order-7 --body '{"order_id":"order-7"}'
   outlast publish --file orders.jsonl --batch 1000
   zcat orders.jsonl.gz | outlast publish --file - --dry-run`,
 		Args: args(),
@@ -68,6 +74,7 @@ before its batch is written, the error names the line, and --skip continues ther
 	fl.StringVar(&f.body, "body", "", "the body")
 	fl.StringVar(&f.bodyFile, "body-file", "", "file with the body, - for stdin")
 	fl.StringArrayVar(&f.headers, "header", nil, "NAME=VALUE, may be repeated")
+	fl.StringArrayVar(&f.find, "find", nil, "NAME=VALUE, a business key to find the message by; may be repeated")
 	fl.DurationVar(&f.delay, "delay", 0, "keep the message back for so long")
 	fl.StringVar(&f.due, "due", "", "keep the message back until this time (RFC 3339)")
 	fl.DurationVar(&f.lifetime, "lifetime", 0, "drop the message when it was not handled by then")
@@ -181,6 +188,16 @@ func (p *program) oneMessage(op string, f *publishFlags) (outlast.Message, error
 			return m, usage(op, "--header", "NAME=VALUE", "a text without '='", "")
 		}
 		outlast.Header(name, value)(&m)
+	}
+	for _, key := range f.find {
+		name, value, ok := strings.Cut(key, "=")
+		if !ok {
+			return m, usage(op, "--find", "NAME=VALUE", "a text without '='", "")
+		}
+		if m.Find == nil {
+			m.Find = map[string]string{}
+		}
+		m.Find[name] = value
 	}
 	return m, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/outlastmq/outlast"
@@ -159,8 +160,11 @@ func (p *program) reportDifferences(b *broker, differences []outlast.TopologyDif
 	if len(differences) == 0 {
 		return nil
 	}
-	return &outlast.Error{Op: "topology check", Code: outlast.CodeConflict,
-		Err: errors.New(plural(len(differences), "difference")), Hint: "outlast topology apply declares what is missing"}
+	hint := ""
+	if slices.ContainsFunc(differences, func(d outlast.TopologyDifference) bool { return strings.Contains(d.Hint, "topology apply") }) {
+		hint = "outlast topology apply declares what is missing"
+	}
+	return &outlast.Error{Op: "topology check", Code: outlast.CodeConflict, Err: errors.New(plural(len(differences), "difference")), Hint: hint}
 }
 
 // topology reads and checks a topology.
