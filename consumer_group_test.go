@@ -29,6 +29,8 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "F64_a_process_that_lives_takes_the_suspicion_of_a_retry_back", testReleasedRetries)
 	bubble(t, "F64_a_failed_commit_speaks_for_the_message", testSuspectCommits)
 	bubble(t, "F64_a_suspicion_of_unknown_end_is_not_taken_back_twice", testUnknownUnsuspect)
+	bubble(t, "goes_on_when_the_database_swallows_an_answer", testSilence)
+	bubble(t, "waits_for_a_handler_however_long_it_takes", testLongHandler)
 	bubble(t, "does_not_suspect_retries_that_it_has_survived", testSurvivedRetries)
 	bubble(t, "buries_a_killer_among_the_retries", testRetrySuspect)
 	bubble(t, "pauses_and_resumes", testPause)
@@ -352,6 +354,108 @@ func testUnknownUnsuspect(t *testing.T) {
 	time.Sleep(time.Minute)
 	if dead := r.dead(); len(dead) != 0 || len(r.seen()) != 1 {
 		t.Errorf("dead letters %+v, effects %q", dead, r.seen())
+	}
+}
+
+// silent is a store that does not answer some calls: what is asked is waited for until
+// whoever asks gives up.
+type silent struct {
+	outlast.Store
+	begin, commit, retry atomic.Int32 // calls that will not be answered
+}
+
+func (s *silent) Inbox() outlast.InboxStore { return silentInbox{s.Store.Inbox(), s} }
+
+func swallow(ctx context.Context, calls *atomic.Int32) error {
+	if calls.Add(-1) < 0 {
+		return nil
+	}
+	<-ctx.Done()
+	return &outlast.Error{Op: "ask", Code: outlast.CodeUnavailable, Err: ctx.Err()}
+}
+
+type silentInbox struct {
+	outlast.InboxStore
+	s *silent
+}
+
+func (x silentInbox) Begin(ctx context.Context, group string, marks []outlast.Mark) (outlast.InboxTx, error) {
+	if err := swallow(ctx, &x.s.begin); err != nil {
+		return nil, err
+	}
+	tx, err := x.InboxStore.Begin(ctx, group, marks)
+	return silentTx{tx, x.s}, err
+}
+
+func (x silentInbox) BeginRetry(ctx context.Context, group string, types []string) (outlast.RetryTx, time.Duration, error) {
+	if err := swallow(ctx, &x.s.retry); err != nil {
+		return nil, -1, err
+	}
+	return x.InboxStore.BeginRetry(ctx, group, types)
+}
+
+type silentTx struct {
+	outlast.InboxTx
+	s *silent
+}
+
+func (t silentTx) Commit(ctx context.Context) error {
+	if err := swallow(ctx, &t.s.commit); err != nil {
+		t.Rollback()
+		return &outlast.Error{Op: "commit", Code: outlast.CodeUnknown, Err: err}
+	}
+	return t.InboxTx.Commit(ctx)
+}
+
+// A connection lives, and what the database says on it arrives no more: a proxy between the two
+// has lost its way. Nothing ends such a connection but the one who waits.
+func testSilence(t *testing.T) {
+	for name, batch := range map[string]int{"one": 1, "batch": 4} {
+		for _, call := range []string{"begin", "commit", "retry"} {
+			r := newRig(t, outlast.ConsumerConfig{Batch: batch})
+			store := &silent{Store: r.store}
+			r.conf.Store = store
+			var failed atomic.Bool
+			r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+				if call == "retry" && !failed.Swap(true) {
+					store.retry.Store(1)
+					return errors.New("not at first")
+				}
+				return r.record(ctx, tx, m)
+			})
+			stop := r.start()
+			switch call {
+			case "begin":
+				store.begin.Store(1)
+			case "commit":
+				store.commit.Store(1)
+			}
+			r.send(orders("a", 1, 2)...)
+			time.Sleep(2 * time.Minute) // a handler's deadline, a minute of silence, and the pause before the next try
+			if got := r.seen(); len(got) != 2 || len(r.dead()) != 0 {
+				t.Errorf("%s, the answer to %s is swallowed: effects %q, dead letters %+v", name, call, got, r.dead())
+			}
+			if h := r.c.Health(); h.StoreError != "" {
+				t.Errorf("%s, %s: still in trouble: %s", name, call, h.StoreError)
+			}
+			stop()
+		}
+	}
+}
+
+// A handler that overstays its deadline and comes back much later is a failed attempt, as
+// always: its time is not the database's.
+func testLongHandler(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Retry: outlast.RetryPolicy{Attempts: 1}})
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		time.Sleep(time.Hour)
+		return errors.Join(r.record(context.WithoutCancel(ctx), tx, m), ctx.Err())
+	})
+	defer r.start()()
+	r.send(orders("a", 1, 1)...)
+	time.Sleep(90 * time.Minute)
+	if dead := r.dead(); r.starts() != 1 || len(dead) != 1 || dead[0].Reason != outlast.DeadSpent {
+		t.Errorf("tried %d times, dead letters %+v", r.starts(), dead)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -158,13 +159,20 @@ func (t *handlerTx) Rollback() {
 	_ = t.pool.Close()
 }
 
+// rollbackLimit is how long a ROLLBACK may take: where no answer comes, closing the
+// connection does the same.
+const rollbackLimit = 10 * time.Second
+
 func (t *handlerTx) rollback() error {
 	switch {
 	case t.std != nil:
 		defer t.cancel()
+		defer time.AfterFunc(rollbackLimit, t.cancel).Stop()
 		return t.std.Rollback()
 	case t.tx != nil:
-		return t.tx.Rollback(context.Background())
+		ctx, cancel := context.WithTimeout(context.Background(), rollbackLimit)
+		defer cancel()
+		return t.tx.Rollback(ctx)
 	}
 	return nil // it never began
 }
