@@ -25,6 +25,7 @@ type Consumer struct {
 	inbox    InboxStore
 	ordered  bool
 	handlers map[string]*boundHandler
+	longest  time.Duration // deadline of a handler
 	types    []string
 	topology GroupTopology
 	hooks    hooks
@@ -86,6 +87,7 @@ func NewConsumer(conf ConsumerConfig) (*Consumer, error) {
 	}
 	for _, h := range conf.Handlers {
 		c.handlers[h.Type()] = bind(h, &conf)
+		c.longest = max(c.longest, c.handlers[h.Type()].deadline)
 		c.types = append(c.types, h.Type())
 	}
 	slices.Sort(c.types)

@@ -85,6 +85,8 @@ type batchItem struct {
 // unless the commit's outcome is unknown; culprit is the index of the message that
 // must run alone, or -1.
 func (r *consumerRun) tryBatch(ctx context.Context, ts []*task) (culprit int, err error) {
+	ctx, end := impatient(ctx, r.c.longest)
+	defer end()
 	marks := make([]Mark, len(ts))
 	for i, t := range ts {
 		marks[i] = t.mark

@@ -71,7 +71,11 @@ func purgePause() time.Duration {
 
 func (r *consumerRun) purgeSource(ctx context.Context, req PurgeRequest) error {
 	for range purgeRounds {
-		n, err := r.c.inbox.Purge(ctx, req)
+		var n int
+		err := inTime(ctx, func(ctx context.Context) (err error) {
+			n, err = r.c.inbox.Purge(ctx, req)
+			return err
+		})
 		eachHook(&r.c.hooks, func(h HookPurged) { h.OnPurged(req, n, err) })
 		if err != nil || n < req.Limit {
 			return err

@@ -20,7 +20,7 @@ const maxKept = 10_000
 // retry runs one claimed message and records what became of it.
 func (l *retryLoop) retry(ctx context.Context, cl *claimed) {
 	defer l.r.queue.unreserve(cl.h)
-	err := l.step(ctx, cl)
+	err := silence(ctx, l.step(ctx, cl))
 	if err != nil {
 		cl.tx.Rollback()
 		l.r.suspects.release(messageID{cl.w.Message.Source, cl.w.Message.ID})
@@ -28,7 +28,7 @@ func (l *retryLoop) retry(ctx context.Context, cl *claimed) {
 	}
 	if errors.Is(err, errBusy) {
 		sleep(ctx, time.Second, l.r.stop.Done())
-	} else if ctx.Err() == nil {
+	} else if l.r.work.Err() == nil {
 		l.r.c.noteStore(partWork, err)
 	}
 }

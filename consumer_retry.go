@@ -86,15 +86,19 @@ func (l *retryLoop) claim(stop, work context.Context) time.Duration {
 		<-l.slots
 		return 0
 	}
-	cl, next, err := l.begin(work)
+	ctx, end := impatient(work, 0)
+	cl, next, err := l.begin(ctx)
 	if cl != nil {
 		l.spins, l.empty, l.errors = 0, 0, 0
 		l.runs.Go(func() {
 			defer l.finish()
-			l.retry(work, cl)
+			defer end()
+			l.retry(ctx, cl)
 		})
 		return 0
 	}
+	err = silence(ctx, err)
+	end()
 	<-l.slots
 	l.r.gate.leave()
 	return l.pause(next, err)

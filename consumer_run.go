@@ -75,7 +75,7 @@ func (r *consumerRun) prepare() error {
 		}
 	}
 	for n := 0; ; n++ {
-		err := r.c.conf.Store.Check(r.stop)
+		err := inTime(r.stop, r.c.conf.Store.Check)
 		if err == nil {
 			err = r.beat(r.stop)
 		}
@@ -99,7 +99,8 @@ func (r *consumerRun) prepare() error {
 // hear tells the books of the senders what this group hears. It is not worth waiting
 // for: what was recorded before stays.
 func (r *consumerRun) hear() {
-	if err := r.c.conf.Store.Journal().Hear(r.stop, r.c.conf.Group, r.c.types); err != nil && r.stop.Err() == nil {
+	err := inTime(r.stop, func(ctx context.Context) error { return r.c.conf.Store.Journal().Hear(ctx, r.c.conf.Group, r.c.types) })
+	if err != nil && r.stop.Err() == nil {
 		r.c.log.Warn("record what the group hears, for the books", "error", err)
 	}
 }

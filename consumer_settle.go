@@ -38,7 +38,7 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 		t.trial.undone(HandledCut, context.Cause(ctx))
 	}()
 	for n := 0; ; {
-		err := r.step(ctx, t)
+		err := r.stepInTime(ctx, t)
 		switch {
 		case err == nil:
 			r.c.noteStore(partWork, nil)
@@ -57,6 +57,12 @@ func (r *consumerRun) settleOne(ctx context.Context, t *task) {
 		}
 		n++
 	}
+}
+
+func (r *consumerRun) stepInTime(ctx context.Context, t *task) error {
+	ctx, end := impatient(ctx, r.c.longest)
+	defer end()
+	return silence(ctx, r.step(ctx, t))
 }
 
 // step takes a task one transaction further. Nil means that it is settled; an

@@ -71,7 +71,7 @@ func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Me
 	}
 	d := &Delivered{Message: m, Group: c.conf.Group, Attempt: attempt}
 	watched, trial := c.hooks.try(inner, d)
-	err := c.call(watched, tx, h, d)
+	err := untimed(ctx, func() error { return c.call(watched, tx, h, d) })
 	cause := context.Cause(inner)
 	t := try{err: err, published: published.Load(), trial: trial}
 	_, isVerdict := verdictOf(err)

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -85,6 +86,7 @@ func (t *handlerTx) Rollback() {
 	if t.ended.Swap(true) {
 		return
 	}
+	defer time.AfterFunc(rollbackLimit, t.cancel).Stop()
 	if err := t.tx.Rollback(); err != nil {
 		t.destroy()
 		return
@@ -92,6 +94,10 @@ func (t *handlerTx) Rollback() {
 	t.cancel()
 	_ = t.pool.Close()
 }
+
+// rollbackLimit is how long a ROLLBACK may take: where no answer comes, closing the
+// connection does the same.
+const rollbackLimit = 10 * time.Second
 
 // destroy makes sure that the connection is never used again.
 func (t *handlerTx) destroy() {

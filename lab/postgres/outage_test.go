@@ -4,10 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	neturl "net/url"
 	"testing"
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/lab/proxy"
 	"github.com/outlastmq/outlast/lab/servers"
 	"github.com/outlastmq/outlast/memory"
 	"github.com/outlastmq/outlast/postgres"
@@ -157,4 +159,54 @@ func TestF82_ADatabaseThatTakesNoWrites(t *testing.T) {
 		}
 		return err == nil
 	})
+}
+
+// TestASwallowedAnswerIsNotWaitedForForEver: what the server says on a connection arrives no
+// more, as behind a proxy that has lost its way. Whoever gives up gets the connection closed,
+// and a rollback gives up by itself.
+func TestASwallowedAnswerIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	url := servers.Database(t)
+	must(t, postgres.Store(openURL(t, url)).Migrations().Up(t.Context(), 0))
+	at, err := neturl.Parse(url)
+	must(t, err)
+	link, err := proxy.New(at.Host)
+	must(t, err)
+	t.Cleanup(func() { must(t, link.Close()) })
+	at.Host = link.Address()
+	db := openURL(t, at.String())
+	inbox := postgres.Store(db).Inbox()
+	marks := func() []outlast.Mark { return []outlast.Mark{{Source: "orders", ID: outlast.NewID()}} }
+	begin := func() outlast.InboxTx {
+		tx, err := inbox.Begin(t.Context(), "billing", marks())
+		must(t, err)
+		return tx
+	}
+	for _, standard := range []bool{false, true} {
+		tx := begin()
+		if standard { // the transaction is database/sql's once a handler has asked for it
+			_, err := tx.Tx().ExecContext(t.Context(), "SELECT 1")
+			must(t, err)
+		}
+		link.Deafen()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			tx.Rollback()
+		}()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Fatalf("a rollback waits for ever (database/sql: %v)", standard)
+		}
+	}
+	begin().Rollback() // a connection that can be used again
+	link.Deafen()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if tx, err := inbox.Begin(ctx, "billing", marks()); err == nil {
+		tx.Rollback()
+		t.Error("the answer to BEGIN was swallowed, and it came")
+	}
+	begin().Rollback()
 }
