@@ -69,6 +69,7 @@ func TestEachAlertHasItsRunbookAndItsTest(t *testing.T) {
 	if len(alerts) < 10 {
 		t.Fatalf("only %d alerts", len(alerts))
 	}
+	served := newServedConsole(t)
 	tests := strings.Join(alertNames(t, "outlast.rules.test.yml"), " ")
 	for _, name := range alerts {
 		page, err := os.ReadFile(filepath.Join("..", "..", "docs", "runbooks", name+".md"))
@@ -84,6 +85,7 @@ func TestEachAlertHasItsRunbookAndItsTest(t *testing.T) {
 		if !strings.Contains(tests, name) {
 			t.Errorf("%s is in no unit test", name)
 		}
+		checkConsolePages(t, name, string(page), served)
 	}
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "runbooks", "*.md"))
 	if err != nil || len(pages) != len(alerts) {
