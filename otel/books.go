@@ -14,13 +14,13 @@ import (
 
 // What the program that closes the books knows.
 var (
-	booksMissing = Instrument{"outlast.books.missing_messages", gauge, "{message}", nil,
+	booksMissing = Instrument{"outlast.missing_messages", gauge, "{message}", nil,
 		"Messages that a group should have seen and has not, by the last look at the books."}
-	booksUnbalanced = Instrument{"outlast.books.unbalanced_minutes", gauge, "{minute}", nil,
+	booksUnbalanced = Instrument{"outlast.epochs_unbalanced", gauge, "{minute}", nil,
 		"Minutes that these are of."}
 	booksOpen = Instrument{"outlast.books.open_minutes", gauge, "{minute}", nil,
 		"Minutes that are over and of which nothing can be said yet: messages are held or on their way, or a receiver was not asked."}
-	booksLag = Instrument{"outlast.books.lag", gauge, "s", nil,
+	booksLag = Instrument{"outlast.epoch_close_lag", gauge, "s", nil,
 		"Time since the instant up to which the books say what became of every message: it grows while a minute stays open and while nobody looks."}
 	booksFailures = Instrument{"outlast.books.failures", counter, "{look}", nil,
 		"Looks at the books that failed."}

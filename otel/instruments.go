@@ -110,6 +110,8 @@ var (
 		"When the gauges of the store were read, in Unix time. When it grows old, they are too; after Config.StaleAfter they are withheld."}
 	sampleFailures = Instrument{"outlast.sample_failures", counter, "{read}", nil,
 		"Reads of the gauges that failed."}
+	operatorActions = Instrument{"outlast.operator_actions", counter, "{action}", []string{"action", "result"},
+		"Actions of people by the record that the database keeps of them, as outlast actions lists it: pause, resume, outbox release, outbox withdraw, retry now, dead replay, dead discard, dead edit, books resend, books sign-off, books unhear. result is done, or nothing when it found nothing to do."}
 )
 
 // What the messaging conventions name. Their labels are the conventions' own.
@@ -135,6 +137,7 @@ func Instruments() []Instrument {
 		handled, commitToHandled, replayed, failures,
 		pending, oldestPending, neverAttempted, parked, oldestParked, drainETA, relays,
 		relaysPaused, retrying, retryOldest, retryOverdue, dead, deadOldest, paused, sampledAt, sampleFailures,
+		operatorActions,
 		booksMissing, booksUnbalanced, booksOpen, booksLag, booksFailures,
 		sent, consumed, operationDuration, processDuration,
 	}

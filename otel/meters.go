@@ -11,8 +11,8 @@ import (
 
 // meters are the instruments that hooks write to, and the labels they use.
 type meters struct {
-	enqueued, outcomes, settled, lapsed, handled, replayed, failures, sent, consumed, sampleFailures metric.Int64Counter
-	commitToConfirm, commitToHandled, operation, process                                             metric.Float64Histogram
+	enqueued, outcomes, settled, lapsed, handled, replayed, failures, sent, consumed, sampleFailures, actions metric.Int64Counter
+	commitToConfirm, commitToHandled, operation, process                                                      metric.Float64Histogram
 
 	byType    *cache[string, labels]
 	published *cache[publishKey, publishLabels]
@@ -21,6 +21,7 @@ type meters struct {
 	failed    *cache[failedKey, failedLabels]
 	delivered *cache[groupType, labels]
 	replays   *cache[replayKey, labels]
+	acted     *cache[actionKey, labels]
 	service   labels
 }
 
@@ -49,13 +50,15 @@ type failedLabels struct{ failures, process labels }
 
 type replayKey struct{ group, result string }
 
+type actionKey struct{ action, result string }
+
 // makeMeters makes every instrument and the labels for it.
 func (t *Telemetry) makeMeters(meter metric.Meter) error {
 	b := &builder{meter: meter}
 	t.meters = meters{
 		enqueued: b.counter(enqueued), outcomes: b.counter(outcomes), settled: b.counter(settledRows), lapsed: b.counter(lapsed),
 		handled: b.counter(handled), replayed: b.counter(replayed), failures: b.counter(failures),
-		sent: b.counter(sent), consumed: b.counter(consumed), sampleFailures: b.counter(sampleFailures),
+		sent: b.counter(sent), consumed: b.counter(consumed), sampleFailures: b.counter(sampleFailures), actions: b.counter(operatorActions),
 		commitToConfirm: b.histogram(commitToConfirm, journeyBuckets), commitToHandled: b.histogram(commitToHandled, journeyBuckets),
 		operation: b.histogram(operationDuration, operationBuckets), process: b.histogram(processDuration, operationBuckets),
 	}
@@ -121,6 +124,9 @@ func (t *Telemetry) makeLabels() {
 		return newLabels(service, group(k.group), attribute.String("result", k.result))
 	},
 		func(k replayKey) replayKey { return replayKey{other, k.result} })
+	m.acted = newCache(func(k actionKey) labels {
+		return newLabels(service, attribute.String("action", k.action), attribute.String("result", k.result))
+	}, func(k actionKey) actionKey { return actionKey{other, k.result} })
 }
 
 // builder makes instruments and keeps the first error.

@@ -25,6 +25,7 @@ type sampler struct {
 	read   time.Time // the last answer
 	status *outlast.StoreStatus
 	past   []backlogAt
+	acts   actions
 	seen   map[series]bool
 }
 
@@ -45,7 +46,7 @@ const etaWindow = 5 * time.Minute
 
 func newSampler(t *Telemetry, b *builder) *sampler {
 	s := &sampler{
-		t: t, seen: map[series]bool{},
+		t: t, seen: map[series]bool{}, acts: actions{t: t},
 		pending: b.gauge(pending), oldestPending: b.gauge(oldestPending), neverAttempted: b.gauge(neverAttempted),
 		parked: b.gauge(parked), oldestParked: b.gauge(oldestParked), eta: b.gauge(drainETA), relays: b.gauge(relays),
 		retrying: b.gauge(retrying), retryOldest: b.gauge(retryOldest), overdue: b.gauge(retryOverdue),
@@ -97,6 +98,9 @@ func (s *sampler) ask(ctx context.Context) {
 	s.past = append(s.past, backlogAt{s.read, count})
 	for len(s.past) > 1 && s.read.Sub(s.past[1].at) >= etaWindow {
 		s.past = s.past[1:]
+	}
+	if err := s.acts.read(ctx); err != nil {
+		s.t.meters.sampleFailures.Add(background, 1, s.t.meters.service.add...)
 	}
 }
 

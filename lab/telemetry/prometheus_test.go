@@ -229,7 +229,7 @@ func TestPrometheus(t *testing.T) {
 	wait("the certificate's end is scraped", `outlast_link_certificate_expiry_timestamp_seconds{link="over TLS"} - time() < 14 * 86400`)
 	s.lose()
 	wait("the missing message's alert fires", `ALERTS{alertname="MessagesMissing",alertstate="firing",service="shop"}`)
-	wait("it is the only one, of one minute", `outlast_books_missing_messages == 1 and outlast_books_unbalanced_minutes == 1`)
+	wait("it is the only one, of one minute", `outlast_missing_messages == 1 and outlast_epochs_unbalanced == 1`)
 	wait("the unheard message's alert fires", `ALERTS{alertname="MessagesUnroutable",alertstate="firing",type="order.unheard.v1"}`)
 	wait("the new dead letters' alert fires", `ALERTS{alertname="DeadLettersNew",alertstate="firing"}`)
 
