@@ -151,7 +151,7 @@ func (r *consumerRun) batchStep(ctx context.Context, tx InboxTx, t *task, seen S
 func (r *consumerRun) finishBatch(ts []*task, items []batchItem) {
 	published, ran := false, false
 	for i, t := range ts {
-		r.finish(t, items[i].result, items[i].err)
+		r.finish(t, fate{result: items[i].result, err: items[i].err, wait: items[i].wait})
 		published = published || items[i].published
 		ran = ran || items[i].ran
 	}

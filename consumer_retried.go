@@ -114,7 +114,7 @@ func (l *retryLoop) record(ctx context.Context, cl *claimed, f fate) error {
 	if f.wait != nil {
 		l.due(f.wait.Wait)
 	}
-	l.report(cl, Handled{Result: f.result, Err: f.err, Attempt: cl.w.Attempts + 1})
+	l.report(cl, Handled{Result: f.result, Err: f.err, Attempt: cl.w.Attempts + 1, Waiting: f.wait, Dead: f.dead})
 	if f.wait != nil {
 		l.r.suspects.survive(messageID{cl.w.Message.Source, cl.w.Message.ID}, l.r.peers.deathsNoticed())
 	}

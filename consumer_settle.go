@@ -81,7 +81,7 @@ func (r *consumerRun) step(ctx context.Context, t *task) error {
 	case SeenConflict:
 		tx.Rollback()
 		if t.unfit != nil { // the same derived name, other content: it is buried already
-			r.finish(t, HandledDuplicate, nil)
+			r.finish(t, fate{result: HandledDuplicate})
 			return nil
 		}
 		t.bury("conflict-", &unfit{DeadConflict, "another message with the id " + quoted(t.m.ID) + " of " + quoted(t.m.Source) + " has other content"})
@@ -99,12 +99,12 @@ func (r *consumerRun) step(ctx context.Context, t *task) error {
 func (r *consumerRun) finishKnown(t *task, seen Seen) {
 	switch {
 	case t.unsure && t.fate != nil && seen != SeenHandled:
-		r.finish(t, t.fate.result, t.fate.err)
+		r.finish(t, *t.fate)
 	case t.unsure && t.fate == nil && seen == SeenHandled:
-		r.finish(t, HandledOK, nil)
+		r.finish(t, fate{result: HandledOK})
 		r.afterCommit(true)
 	default:
-		r.finish(t, HandledDuplicate, nil)
+		r.finish(t, fate{result: HandledDuplicate})
 	}
 }
 
@@ -226,7 +226,7 @@ func (r *consumerRun) record(ctx context.Context, tx InboxTx, t *task, f fate) e
 	if f.wait != nil && f.result == HandledRetry {
 		r.retries.due(f.wait.Wait)
 	}
-	r.finish(t, f.result, f.err)
+	r.finish(t, f)
 	if f.wait != nil && !t.began.IsZero() {
 		r.suspects.survive(t.id(), r.peers.deathsNoticed())
 	}
@@ -239,7 +239,7 @@ func (r *consumerRun) commit(ctx context.Context, tx InboxTx, t *task, result Ha
 	r.c.recorded(t.m, fate{result: result}, err)
 	switch {
 	case err == nil:
-		r.finish(t, result, cause)
+		r.finish(t, fate{result: result, err: cause})
 		return nil
 	case CodeOf(err) == CodeUnknown:
 		t.unsure = true // neither acknowledged nor run again before the inbox has told
@@ -258,12 +258,12 @@ func (r *consumerRun) commit(ctx context.Context, tx InboxTx, t *task, result Ha
 }
 
 // finish acknowledges: what became of the message is safe in the database.
-func (r *consumerRun) finish(t *task, result HandledResult, err error) {
+func (r *consumerRun) finish(t *task, f fate) {
 	t.settled = true
 	r.ack(t)
 	r.purge.saw(t.m)
 	r.suspects.clear(t.id())
-	h := Handled{Group: r.c.conf.Group, Message: t.m, Result: result, Err: err, Acked: true}
+	h := Handled{Group: r.c.conf.Group, Message: t.m, Result: f.result, Err: f.err, Acked: true, Waiting: f.wait, Dead: f.dead}
 	if !t.began.IsZero() {
 		h.Attempt, h.Duration = 1, time.Since(t.began)
 	}

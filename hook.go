@@ -63,6 +63,9 @@ type Handled struct {
 	// Acked: the message came from the broker, and was acknowledged. A retry comes from
 	// the group's own table.
 	Acked bool
+	// Waiting is set when the message waits, Dead when it is a dead letter.
+	Waiting *Waiting
+	Dead    *DeadLetterRecord
 }
 
 // HandledResult is what became of a message after a try.

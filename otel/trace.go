@@ -18,6 +18,18 @@ const (
 	resultKey  = attribute.Key("outlast.result")
 )
 
+// Events of a process span, and their attributes.
+const (
+	retryScheduled = "outlast.retry_scheduled"
+	deadLetter     = "outlast.dead_letter"
+	replay         = "outlast.replay"
+
+	reasonKey      = attribute.Key("outlast.reason")
+	waitKey        = attribute.Key("outlast.wait") // in seconds
+	fingerprintKey = attribute.Key("outlast.fingerprint")
+	replaysKey     = attribute.Key("outlast.replays")
+)
+
 // maxErrorText bounds the text of an error in a span's status.
 const maxErrorText = 256
 
@@ -184,6 +196,27 @@ func (t *Telemetry) endProcess(ctx context.Context, span trace.Span, h outlast.H
 		ack.End()
 	}
 	span.SetAttributes(resultKey.String(handledWord(h.Result)))
+	tellFate(span, h)
 	fail(span, h.Err, class)
 	span.End()
+}
+
+// tellFate adds what was decided of a message after a try, and whether a person had
+// brought it back for that.
+func tellFate(span trace.Span, h outlast.Handled) {
+	if !span.IsRecording() {
+		return
+	}
+	event := func(name string, kvs ...attribute.KeyValue) { span.AddEvent(name, trace.WithAttributes(kvs...)) }
+	if h.Replays > 0 {
+		event(replay, replaysKey.Int(h.Replays))
+	}
+	switch w, d := h.Waiting, h.Dead; {
+	case d != nil:
+		event(deadLetter, reasonKey.String(d.Reason), fingerprintKey.String(d.Fingerprint))
+	case w != nil && w.Reason == "spent": // it waits for a person and holds its key
+		event(deadLetter, reasonKey.String(w.Reason))
+	case w != nil:
+		event(retryScheduled, reasonKey.String(w.Reason), waitKey.Float64(w.Wait.Seconds()))
+	}
 }

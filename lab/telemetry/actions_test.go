@@ -111,7 +111,9 @@ type guardedStore struct {
 	asked atomic.Int32
 }
 
-func (s *guardedStore) Operator() outlast.OperatorStore { return guardedOperator{s.Store.Operator(), s} }
+func (s *guardedStore) Operator() outlast.OperatorStore {
+	return guardedOperator{s.Store.Operator(), s}
+}
 
 type guardedOperator struct {
 	outlast.OperatorStore

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -95,6 +97,18 @@ func value(span sdktrace.ReadOnlySpan, key string) string {
 		}
 	}
 	return ""
+}
+
+// events returns the events of a span, as name and attributes without their prefix.
+func events(span sdktrace.ReadOnlySpan) (list []string) {
+	for _, e := range span.Events() {
+		text := e.Name
+		for _, kv := range e.Attributes {
+			text += fmt.Sprintf(" %s=%s", strings.TrimPrefix(string(kv.Key), "outlast."), kv.Value.String())
+		}
+		list = append(list, text)
+	}
+	return list
 }
 
 // linked reports whether a span links to another.
@@ -224,6 +238,31 @@ func TestTrace(t *testing.T) {
 		}
 		if n := len(s.wait("ack", 1)); n != 1 {
 			t.Errorf("%d acknowledgements of one delivery", n)
+		}
+		for i, want := range []string{"outlast.retry_scheduled reason=failed", "outlast.retry_scheduled reason=failed", "outlast.dead_letter reason=verdict"} {
+			if got := events(processes[i]); len(got) != 1 || !strings.HasPrefix(got[0], want) {
+				t.Fatalf("events of try %d: %q, want %q", i+1, got, want)
+			}
+		}
+		_, text, _ := strings.Cut(events(processes[0])[0], " wait=")
+		if wait, err := strconv.ParseFloat(text, 64); err != nil || wait <= 0 || wait > 0.002 {
+			t.Errorf("the first retry is scheduled in %q s, and the policy says at most two milliseconds", text)
+		}
+		if print := events(processes[2])[0]; !regexp.MustCompile(` fingerprint=\S+$`).MatchString(print) {
+			t.Errorf("%q does not name its cause", print)
+		}
+
+		// A person brings it back, and it dies again.
+		if n, err := s.store.Operator().Dead().Replay(t.Context(), outlast.Filter{}, outlast.Action{Who: "a test"}); err != nil || n != 1 {
+			t.Fatal(n, err)
+		}
+		s.wait("process", 4)
+		again := slices.IndexFunc(s.ended("process"), func(p sdktrace.ReadOnlySpan) bool { return slices.Contains(events(p), "outlast.replay replays=1") })
+		if again < 0 {
+			t.Fatal("no try is marked as that of a replay")
+		}
+		if replayed := s.ended("process")[again]; len(events(replayed)) != 2 || !linked(replayed, s.ended("create")[0].SpanContext()) {
+			t.Errorf("events of the replay: %q, or it does not link to the creation", events(replayed))
 		}
 	})
 
