@@ -83,6 +83,18 @@ func (t *Telemetry) OnHandled(h outlast.Handled) {
 	if h.Replays > 0 {
 		m.replayed.Add(background, 1, m.replays.get(replayKey{h.Group, handledWord(h.Result)}).add...)
 	}
+	t.promised(groupType{h.Group, h.Message.Type}, h.Message.Within)
+}
+
+// promised keeps what the contract of a type promises, for the gauges.
+func (t *Telemetry) promised(of groupType, within time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if within <= 0 {
+		delete(t.within, of)
+	} else if _, known := t.within[of]; known || len(t.within) < maxLabels {
+		t.within[of] = within
+	}
 }
 
 // OnDelivered counts each delivery as it comes. What nobody handles may have any type.
@@ -143,13 +155,13 @@ type ownGauges struct {
 	t                                           *Telemetry
 	all                                         []metric.Observable
 	slots, closed, progress, linkUp, linkBlocks metric.Float64ObservableGauge
-	certificates                                metric.Float64ObservableGauge
+	certificates, deadline                      metric.Float64ObservableGauge
 }
 
 func (t *Telemetry) ownGauges(b *builder) *ownGauges {
 	g := &ownGauges{t: t, slots: b.gauge(slots), closed: b.gauge(closedRoutes), progress: b.gauge(progress), linkUp: b.gauge(linkUp), linkBlocks: b.gauge(linkBlocked),
-		certificates: b.gauge(certificateExpiry)}
-	g.all = []metric.Observable{g.slots, g.closed, g.progress, g.linkUp, g.linkBlocks, g.certificates}
+		certificates: b.gauge(certificateExpiry), deadline: b.gauge(handlingDeadline)}
+	g.all = []metric.Observable{g.slots, g.closed, g.progress, g.linkUp, g.linkBlocks, g.certificates, g.deadline}
 	return g
 }
 
@@ -165,6 +177,9 @@ func (g *ownGauges) observe(_ context.Context, o metric.Observer) error {
 		if !link.Expires.IsZero() {
 			o.ObserveFloat64(g.certificates, float64(link.Expires.Unix()), of)
 		}
+	}
+	for of, within := range t.within {
+		o.ObserveFloat64(g.deadline, within.Seconds(), metric.WithAttributes(service, label("group", of.group), label("type", of.typ)))
 	}
 	if t.leased { // this process has a relay
 		of := metric.WithAttributes(service)

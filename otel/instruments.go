@@ -70,6 +70,8 @@ var (
 		"Ends of messages and of tries, each counted after its commit: ok, duplicate, deferred (waits for a retry), behind (waits for an earlier one of its key), ignored (waits for a build that knows its type), dead, expired."}
 	commitToHandled = Instrument{"outlast.commit_to_handled", histogram, "s", []string{"group", "type"},
 		"From the enqueue to the commit of the effects, by the clocks of the producer's database and of the consumer."}
+	handlingDeadline = Instrument{"outlast.handling_deadline", gauge, "s", []string{"group", "type"},
+		"How soon after its enqueue the contract promises that a message is handled (Within), by the last one of the type that came to the group. Not there without such a promise."}
 	replayed = Instrument{"outlast.replayed", counter, "{message}", []string{"group", "result"},
 		"Ends of dead letters that a person replayed: ok, dead, deferred, expired."}
 	failures = Instrument{"outlast.handler_failures", counter, "{try}", []string{"group", "type", "error_type"},
@@ -134,7 +136,7 @@ var (
 func Instruments() []Instrument {
 	return []Instrument{
 		enqueued, outcomes, settledRows, commitToConfirm, progress, lapsed, slots, closedRoutes, linkUp, linkBlocked, certificateExpiry,
-		handled, commitToHandled, replayed, failures,
+		handled, commitToHandled, handlingDeadline, replayed, failures,
 		pending, oldestPending, neverAttempted, parked, oldestParked, drainETA, relays,
 		relaysPaused, retrying, retryOldest, retryOverdue, dead, deadOldest, paused, sampledAt, sampleFailures,
 		operatorActions,

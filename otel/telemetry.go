@@ -64,7 +64,8 @@ type Telemetry struct {
 	slots  int64
 	leased bool
 	closed map[outlast.Route]bool
-	since  time.Time // the last progress of the relay
+	since  time.Time                   // the last progress of the relay
+	within map[groupType]time.Duration // what contracts promise
 	stop   []metric.Registration
 }
 
@@ -74,7 +75,7 @@ func New(conf Config) (*Telemetry, error) {
 	if err := conf.validate(); err != nil {
 		return nil, err
 	}
-	t := &Telemetry{conf: conf, system: "unknown", links: map[string]outlast.Link{}, closed: map[outlast.Route]bool{}, since: time.Now()}
+	t := &Telemetry{conf: conf, system: "unknown", links: map[string]outlast.Link{}, closed: map[outlast.Route]bool{}, since: time.Now(), within: map[groupType]time.Duration{}}
 	if conf.Broker != nil {
 		t.system, t.server = conf.Broker.Name(), hostOf(conf.Broker.Address())
 	}

@@ -19,7 +19,7 @@ type order struct {
 }
 
 var (
-	placed  = outlast.Event[order]("order.placed", 1)
+	placed  = outlast.Event[order]("order.placed", 1, outlast.Within(time.Hour))
 	charged = outlast.Event[order]("order.charged", 1)
 	unheard = outlast.Event[order]("order.unheard", 1)
 )

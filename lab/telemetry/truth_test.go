@@ -3,6 +3,7 @@ package telemetry_test
 import (
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/proxy"
@@ -101,6 +102,7 @@ func TestTruth(t *testing.T) {
 			{"retries", now.sum("outlast_handled_total", `outcome="deferred"`) >= orders/20},
 			{"the dead letters as the table has them", now.sum("outlast_dead_letter_messages") == dead},
 			{"a latency for each effect", now.sum("outlast_commit_to_handled_seconds_count") == want["ok"]},
+			{"what the contract promises", now.sum("outlast_handling_deadline_seconds", `group="shop"`, `type="order.placed.v1"`) == time.Hour.Seconds()},
 			{"a try for each effect", now.sum("messaging_process_duration_seconds_count") >= want["ok"]},
 		} {
 			if !c.is {
