@@ -20,6 +20,11 @@ type JournalStore interface {
 	// tables of tracking it knows what waits and what the inbox has. What a limit cuts
 	// off are the oldest rows of a place, so that the same question has the same answer.
 	Facts(ctx context.Context, q FactQuery) (FactPage, error)
+	// IDs returns the ids of the messages that q selects, the greatest first, at most
+	// q.Limit of them; with before, only ids less than that. Ids of ours are in the order
+	// in which the messages were made, and a message keeps its place among them while it
+	// moves from table to table. What only an inbox knows is not among them.
+	IDs(ctx context.Context, q FactQuery, before string) ([]string, error)
 	// Failures groups the dead letters by fingerprint, the newest first.
 	Failures(ctx context.Context, q FailureQuery) ([]Failure, error)
 	// Hear records, in the database of the group, that it hears these types from now

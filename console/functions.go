@@ -27,6 +27,7 @@ var functions = template.FuncMap{
 	"dict":    dict,
 	"shown":   shownValue,
 	"movedBy": func(t journey.Track) string { return t.MovedBy() },
+	"partOf":  partOf,
 	"add":     func(a, b int) int { return a + b },
 }
 
@@ -78,6 +79,25 @@ func grouped(n int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
+}
+
+// partOf says which part of all messages a page holds; empty when it holds all.
+func partOf(p *journey.Page) string {
+	of := grouped(p.Total)
+	if p.AtLeast {
+		of = "at least " + of
+	}
+	switch {
+	case p.First == 1 && p.Last == p.Total:
+		return ""
+	case p.First > 0:
+		return fmt.Sprintf("Messages %s–%s of %s, counted from the newest.", grouped(p.First), grouped(p.Last), of)
+	case p.Newest:
+		return ""
+	case p.Earlier != "" || p.AtLeast:
+		return fmt.Sprintf("What comes after the newest %s has no numbers.", grouped(p.Total))
+	}
+	return fmt.Sprintf("Nothing comes after this one: all %s are later.", of)
 }
 
 func plural(n int, noun string) string {

@@ -15,10 +15,11 @@ import (
 type flowData struct {
 	ID       string
 	As       string // "timeline", "sequence" or "graph"
+	Before   string // the page
 	Flow     *journey.Flow
 	Rows     []flowRow
 	Hidden   int // by the person's permissions
-	NotDrawn int // beyond what a picture can hold
+	Aside    int // causes that are on other pages
 	Width    int
 	Height   int
 	Lanes    []lane
@@ -31,6 +32,7 @@ type flowData struct {
 type flowRow struct {
 	*journey.Story
 	Depth   int
+	Aside   bool
 	X, Y, W int
 	Marks   []mark
 	Tone    string
@@ -57,7 +59,7 @@ type arrow struct {
 type line struct{ X1, Y1, X2, Y2 int }
 
 const (
-	mostDrawn = 100
+	flowSize  = 100 // messages of a page; with the cause of each a picture still holds them
 	drawWidth = 960
 	rowHeight = 34
 )
@@ -73,20 +75,25 @@ func (x *Console) flow(ctx context.Context, who *Identity, r *http.Request) (*vi
 	if d.ID == "" || len(d.ID) > outlast.MaxAttribute || !utf8.ValidString(d.ID) {
 		return nil, invalid("id", "the id of a flow or a message", "another text")
 	}
-	flow, err := x.asker.Flow(ctx, d.ID)
+	a, err := x.paged(r, flowSize)
+	if err != nil {
+		return nil, err
+	}
+	d.Before = a.Before
+	flow, err := a.Flow(ctx, d.ID)
 	if err != nil {
 		return nil, err
 	}
 	x.redact(flow.Places)
 	d.Flow = flow
 	flow.Walk(func(n *journey.Node, depth int) {
-		switch {
-		case !seen(n.Story, who):
+		if !seen(n.Story, who) {
 			d.Hidden++
-		case len(d.Rows) >= mostDrawn:
-			d.NotDrawn++
-		default:
-			d.Rows = append(d.Rows, flowRow{Story: n.Story, Depth: depth, Tone: toneOf(n.Story)})
+			return
+		}
+		d.Rows = append(d.Rows, flowRow{Story: n.Story, Depth: depth, Aside: n.Aside, Tone: toneOf(n.Story)})
+		if n.Aside {
+			d.Aside++
 		}
 	})
 	switch d.As {

@@ -28,8 +28,10 @@ func (x *Console) find(ctx context.Context, who *Identity, r *http.Request) (*vi
 	if d.Text == "" {
 		return v, nil
 	}
-	a := *x.asker
-	a.Limit = 200
+	a, err := x.paged(r, findSize)
+	if err != nil {
+		return nil, err
+	}
 	found, err := a.Find(ctx, d.Text)
 	if err != nil {
 		return nil, err
@@ -39,6 +41,19 @@ func (x *Console) find(ctx context.Context, who *Identity, r *http.Request) (*vi
 	found.Stories = slices.DeleteFunc(found.Stories, func(s *journey.Story) bool { return !seen(s, who) })
 	d.Found, d.Hidden = found, all-len(found.Stories)
 	return v, nil
+}
+
+// findSize is how many messages a page of Find shows.
+const findSize = 100
+
+// paged asks for the page that a link names.
+func (x *Console) paged(r *http.Request, size int) (*journey.Asker, error) {
+	a := *x.asker
+	a.Paged, a.Limit, a.Before = true, size, r.FormValue("before")
+	if len(a.Before) > outlast.MaxAttribute || !utf8.ValidString(a.Before) || strings.ContainsRune(a.Before, 0) {
+		return nil, invalid("before", "an id of this list", "another text")
+	}
+	return &a, nil
 }
 
 func (x *Console) redact(states []journey.PlaceState) {

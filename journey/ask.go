@@ -27,6 +27,10 @@ type Asker struct {
 	// Limit is of messages: the newest are shown, each with all that is known of it.
 	// Default and greatest: 1,000.
 	Limit int
+	// Paged has Find and Flow answer a page of Limit messages: the newest, or those before
+	// the id Before. What a page does not show is on another one: see Page.
+	Paged  bool
+	Before string
 	// Grace is how long what should happen may take before it is a verdict.
 	Grace time.Duration
 	// Memory, when set, is asked about databases that do not answer. What it says is
@@ -70,6 +74,8 @@ type Found struct {
 	At      time.Time    `json:"at"`
 	Places  []PlaceState `json:"places"`
 	Stories []*Story     `json:"messages"`
+	// Page is set when the question was for a page.
+	Page *Page `json:"page,omitempty"`
 	Rest
 }
 
@@ -87,7 +93,11 @@ func (f *Found) Gaps() (names []string) {
 // ordering key, wherever they are. It returns an error only when ctx ends: a database
 // that does not answer is a gap in the answer.
 func (a *Asker) Find(ctx context.Context, text string) (*Found, error) {
-	return a.find(ctx, text, outlast.FactQuery{IDs: []string{text}, Flows: []string{text}, Keys: []string{text}})
+	q := outlast.FactQuery{IDs: []string{text}, Flows: []string{text}, Keys: []string{text}}
+	if a.Paged {
+		return a.findPage(ctx, text, q)
+	}
+	return a.find(ctx, text, q)
 }
 
 // Message returns one message by its id, or nil when nobody who was asked knows it.

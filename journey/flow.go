@@ -16,6 +16,8 @@ type Flow struct {
 	Roots  []*Node      `json:"roots"`
 	// Count is of the messages that are shown.
 	Count int `json:"count"`
+	// Page is set when the question was for a page.
+	Page *Page `json:"page,omitempty"`
 	Rest
 }
 
@@ -23,12 +25,17 @@ type Flow struct {
 // their cause, and that nobody who was asked knows, is there as unknown.
 type Node struct {
 	*Story
+	// Aside: it is not of the page, and is shown because it is the cause of one that is.
+	Aside  bool    `json:"aside,omitempty"`
 	Caused []*Node `json:"caused,omitempty"`
 }
 
 // Flow returns the flow that id names, or that the message id belongs to. Causes order
 // it first, time second: clocks of several databases do not agree.
 func (a *Asker) Flow(ctx context.Context, id string) (*Flow, error) {
+	if a.Paged {
+		return a.flowPage(ctx, id)
+	}
 	r := a.round()
 	r.begin(ctx, outlast.FactQuery{IDs: []string{id}, Flows: []string{id}})
 	flow := flowOf(r.facts, id)

@@ -105,6 +105,41 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 	return page, nil
 }
 
+func (j journal) IDs(ctx context.Context, q outlast.FactQuery, before string) ([]string, error) {
+	s := j.s
+	if err := s.enter(ctx, "find messages", RoleJournal); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := map[string]bool{}
+	add := func(e *outlast.Envelope) {
+		if asks(&q, e) && (before == "" || e.ID < before) {
+			found[e.ID] = true
+		}
+	}
+	for i := range s.outbox {
+		for _, r := range s.outbox[i] {
+			add(&r.msg.Envelope)
+		}
+	}
+	for _, r := range s.held {
+		add(&r.msg.Envelope)
+	}
+	for _, r := range s.sent {
+		add(&r.msg.Envelope)
+	}
+	for _, w := range s.retries {
+		add(&w.Message.Envelope)
+	}
+	for _, d := range s.dead {
+		add(&d.Message.Envelope)
+	}
+	ids := slices.Sorted(maps.Keys(found))
+	slices.Reverse(ids)
+	return ids[:min(len(ids), q.Limited())], nil
+}
+
 // newest orders the facts of rows: a limit leaves out the oldest.
 func newest(a, b []outlast.Fact) int {
 	return cmp.Or(b[0].At.Compare(a[0].At), cmp.Compare(b[0].ID, a[0].ID), cmp.Compare(a[0].Group, b[0].Group))

@@ -16,6 +16,7 @@ var journalTests = []storeTest{
 	{name: "Facts_find_a_message_wherever_it_is", run: (*storeFixture).factsEverywhere},
 	{name: "Facts_find_by_flow_and_business_key", run: (*storeFixture).factsByKey},
 	{name: "Facts_beyond_the_limit_are_the_oldest", run: (*storeFixture).factsNewest},
+	{name: "IDs_go_on_by_key_through_all_tables", run: (*storeFixture).idsByKey},
 	{name: "Facts_keep_what_the_rows_forget", run: (*storeFixture).factsKept},
 	{name: "Facts_are_cut_at_the_limit", run: (*storeFixture).factsLimited},
 	{name: "Failures_are_grouped_by_fingerprint", run: (*storeFixture).failures},
@@ -234,6 +235,68 @@ func (f *storeFixture) factsByKey() {
 	}
 	f.settle(&outlast.Settlement{Leases: leases, Sent: rows})
 	check("sent")
+}
+
+// idsByKey reads the messages of a flow and of a key from every table, two at a time.
+func (f *storeFixture) idsByKey() {
+	leases := f.lease("a")
+	root := message("")
+	flow := func(m *outlast.Message) *outlast.Message {
+		m.CorrelationID, m.Find = root.ID, map[string]string{"customer": "many"}
+		return m
+	}
+	var all []*outlast.Message
+	for range 3 {
+		m := flow(message(""))
+		f.publish(m)
+		f.settle(&outlast.Settlement{Leases: leases, Sent: f.pending(leases)})
+		all = append(all, m)
+	}
+	both := flow(received("")) // two tables have it
+	both.ID, both.CorrelationID = all[0].ID, root.ID
+	f.bury(both)
+	due := flow(message(""))
+	due.Delay = time.Hour
+	f.publish(due)
+	waiting, dead, foreign := flow(received("")), flow(received("")), flow(received(""))
+	foreign.ID = "Foreign/7"
+	f.wait(waiting, time.Hour)
+	f.bury(dead)
+	f.bury(foreign)
+	pending := flow(message(""))
+	root.Find = map[string]string{"customer": "many"}
+	f.publish(root, pending, message("other"))
+	all = append(all, root, due, waiting, dead, foreign, pending)
+	var wanted []string
+	for _, m := range all {
+		wanted = append(wanted, m.ID)
+	}
+	slices.Sort(wanted)
+	slices.Reverse(wanted)
+	for name, q := range map[string]outlast.FactQuery{
+		"flow": {Flows: []string{root.ID}}, "key": {Keys: []string{"many"}}, "ids": {IDs: wanted},
+		"all of it": {Flows: []string{root.ID}, Keys: []string{"many"}, IDs: wanted[:1]},
+	} {
+		q.Limit = 2
+		var got []string
+		for before := ""; ; before = got[len(got)-1] {
+			page, err := f.s.Journal().IDs(f.ctx, q, before)
+			f.must(err)
+			if len(page) == 0 {
+				break
+			}
+			want(f, name+": ids of a page", len(page) <= 2, true)
+			got = append(got, page...)
+		}
+		if !slices.Equal(got, wanted) {
+			f.Fatalf("%s: the ids are\n%v, want\n%v", name, got, wanted)
+		}
+	}
+	for _, q := range []outlast.FactQuery{{}, {IDs: []string{"'; DROP TABLE x; --"}}, {Keys: []string{"man"}}} {
+		ids, err := f.s.Journal().IDs(f.ctx, q, "")
+		f.must(err)
+		want(f, "ids of nothing", len(ids), 0)
+	}
 }
 
 func (f *storeFixture) factsKept() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -90,19 +91,55 @@ func (s journal) Tracking(ctx context.Context) error {
 	return missing
 }
 
-func (s journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.FactPage, err error) {
-	limit := q.Limited()
-	ids, flows, keys, likes := []string{}, notNil(q.Flows), notNil(q.Keys), []string{}
-	for _, id := range append(q.IDs, q.Flows...) { // a flow is named by the message that began it
+// asked is what statements take of a FactQuery.
+type asked struct{ ids, texts, flows, keys, likes []string }
+
+func askedOf(q outlast.FactQuery) asked {
+	a := asked{[]string{}, append(append([]string{}, q.IDs...), q.Flows...), notNil(q.Flows), notNil(q.Keys), []string{}}
+	for _, id := range a.texts { // a flow is named by the message that began it
 		if u, err := uuid.Parse(id); err == nil {
-			ids = append(ids, u.String())
+			a.ids = append(a.ids, u.String())
 		}
 	}
 	for _, key := range q.Keys {
 		text, _ := json.Marshal(key)
-		likes = append(likes, "%:"+strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(string(text))+"%")
+		a.likes = append(a.likes, "%:"+strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(string(text))+"%")
 	}
-	texts := append(append([]string{}, q.IDs...), q.Flows...)
+	return a
+}
+
+func (s journal) IDs(ctx context.Context, q outlast.FactQuery, before string) (ids []string, err error) {
+	a, limit := askedOf(q), q.Limited()
+	err = s.conn(ctx, "find messages", false, func(c *pgx.Conn) error {
+		missing, err := s.tracked(ctx, c)
+		if err != nil {
+			return err
+		}
+		ids = nil
+		batch := &pgx.Batch{}
+		read := func(name string, args ...any) {
+			batch.Queue(s.sql.Get(name), args...).Query(func(rows pgx.Rows) error {
+				list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+				ids = append(ids, list...)
+				return err
+			})
+		}
+		batch.Queue(s.sql.Get("facts_begin"))
+		read("ids_waiting", a.ids, a.flows, a.keys, limit, a.likes, a.texts, before)
+		if missing == nil {
+			batch.Queue(s.sql.Get("facts_indexed"))
+			read("ids_sent", a.ids, a.flows, a.keys, limit, before)
+		}
+		return c.SendBatch(ctx, batch).Close()
+	})
+	slices.SortFunc(ids, func(a, b string) int { return strings.Compare(b, a) })
+	ids = slices.Compact(ids)
+	return ids[:min(len(ids), limit)], err
+}
+
+func (s journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.FactPage, err error) {
+	a, limit := askedOf(q), q.Limited()
+	ids, texts, flows, keys, likes := a.ids, a.texts, a.flows, a.keys, a.likes
 	err = s.conn(ctx, "find messages", false, func(c *pgx.Conn) error {
 		missing, err := s.tracked(ctx, c)
 		if err != nil {

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/outlastmq/outlast"
@@ -110,13 +112,8 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 		return page, mapped(op, err)
 	}
 	page.Service, page.Tracked = r.source, there
-	ids := jsonList(append(append([]string{}, q.IDs...), q.Flows...)) // a flow is named by the message that began it
-	flows, keys := jsonList(q.Flows), jsonList(q.Keys)
-	quoted := make([]string, len(q.Keys))
-	for i, key := range q.Keys {
-		quoted[i] = ":" + jsonText(key)
-	}
-	likes, limit := jsonList(quoted), r.limit+1
+	ids, flows, keys, likes := asked(q)
+	limit := r.limit + 1
 	r.read("facts_outbox", r.scanRow(outlast.FactCommitted), ids, flows, keys, likes, limit)
 	r.read("facts_held", r.scanRow(outlast.FactHeld), ids, flows, keys, likes, limit)
 	r.read("facts_retry", r.scanReceived(outlast.FactWaiting), ids, flows, keys, limit)
@@ -127,6 +124,45 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 		r.read("facts_kept", r.scanKept, ids, limit)
 	}
 	return page, mapped(op, r.err)
+}
+
+// asked is what statements take of a FactQuery: lists in JSON.
+func asked(q outlast.FactQuery) (ids, flows, keys, likes string) {
+	quoted := make([]string, len(q.Keys))
+	for i, key := range q.Keys {
+		quoted[i] = ":" + jsonText(key)
+	}
+	// A flow is named by the message that began it.
+	return jsonList(append(append([]string{}, q.IDs...), q.Flows...)), jsonList(q.Flows), jsonList(q.Keys), jsonList(quoted)
+}
+
+func (j journal) IDs(ctx context.Context, q outlast.FactQuery, before string) (list []string, err error) {
+	const op = "find messages"
+	if j.s.err != nil {
+		return nil, j.s.err
+	}
+	there, err := j.s.tracked(ctx, j.s.db)
+	if err != nil {
+		return nil, mapped(op, err)
+	}
+	one := func(scan scanner) error {
+		var id string
+		err := scan(&id)
+		list = append(list, id)
+		return err
+	}
+	ids, flows, keys, likes := asked(q)
+	limit := q.Limited()
+	err = each(ctx, j.s.db, j.s.sql.Get("ids_waiting"), []any{ids, flows, keys, likes, before, limit}, one)
+	if err == nil && there {
+		err = each(ctx, j.s.db, j.s.sql.Get("ids_sent"), []any{ids, flows, keys, before, limit}, one)
+	}
+	if err != nil {
+		return nil, mapped(op, err)
+	}
+	slices.SortFunc(list, func(a, b string) int { return strings.Compare(b, a) })
+	list = slices.Compact(list)
+	return list[:min(len(list), limit)], nil
 }
 
 // factReader reads the places one after another and stops at the first error.

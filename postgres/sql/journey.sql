@@ -104,6 +104,40 @@ FROM p CROSS JOIN unnest($1::text[]) AS x(id) CROSS JOIN LATERAL (
 SELECT f.kind, f.id, coalesce(f.source, ''), coalesce(f.grp, ''), f.at, coalesce(f.attempt, 0), coalesce(f.code, ''), coalesce(f.detail, '')
 FROM {{t}}fact f WHERE f.id = ANY($1::text[]) ORDER BY f.seq LIMIT $2::int
 
+-- name: ids_waiting
+-- The rows that the statements of facts before facts_sent read, by their ids alone. All
+-- ids have one order, that of the bytes of their text.
+SELECT x.id FROM (
+    SELECT o.id::text COLLATE "C" AS id FROM {{t}}outbox o
+    WHERE o.id = ANY($1::text[]::uuid[]) OR o.correlation_id = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
+        OR o.headers ? 'outlast-find' AND (o.headers ->> 'outlast-find') LIKE ANY($5::text[])
+    UNION
+    SELECT o.id::text COLLATE "C" FROM {{t}}held o
+    WHERE o.id = ANY($1::text[]::uuid[]) OR o.correlation_id = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
+        OR o.headers ? 'outlast-find' AND (o.headers ->> 'outlast-find') LIKE ANY($5::text[])
+    UNION
+    SELECT o.id COLLATE "C" FROM {{t}}retry o
+    WHERE o.id = ANY($6::text[]) OR o.envelope ->> 'correlation_id' = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
+        OR EXISTS (SELECT FROM jsonb_each_text(o.envelope -> 'find') f WHERE f.value = ANY($3::text[]))
+    UNION
+    SELECT o.id COLLATE "C" FROM {{t}}dead o
+    WHERE o.id = ANY($6::text[]) OR o.envelope ->> 'correlation_id' = ANY($2::text[]) OR o.ordering_key = ANY($3::text[])
+        OR EXISTS (SELECT FROM jsonb_each_text(o.envelope -> 'find') f WHERE f.value = ANY($3::text[]))
+) x WHERE $7::text = '' OR x.id COLLATE "C" < $7::text ORDER BY x.id COLLATE "C" DESC LIMIT $4::int
+
+-- name: ids_sent
+-- Each branch has its own index in every part, as in facts_sent.
+SELECT x.id::text FROM (
+    SELECT id FROM {{t}}sent WHERE id = ANY($1::text[]::uuid[])
+    UNION
+    SELECT id FROM {{t}}sent WHERE correlation_id = ANY($2::text[]) AND correlation_id IS NOT NULL
+    UNION
+    SELECT id FROM {{t}}sent WHERE ordering_key = ANY($3::text[]) AND ordering_key IS NOT NULL
+    UNION
+    SELECT s.id FROM (SELECT DISTINCT k.id, k.sent_at FROM {{t}}sent_key k WHERE k.value = ANY($3::text[])) k
+        CROSS JOIN LATERAL (SELECT x.id FROM {{t}}sent x WHERE x.id = k.id AND x.sent_at = k.sent_at LIMIT 1) s
+) x WHERE $5::text = '' OR x.id::text COLLATE "C" < $5::text ORDER BY x.id DESC LIMIT $4::int
+
 -- name: fact_add
 INSERT INTO {{t}}fact (kind, id, source, grp, attempt, code, detail)
 SELECT $1::text, x.id, nullif(x.source, ''), nullif($4::text, ''), nullif($5::int, 0), nullif($6::text, ''), nullif($7::text, '')

@@ -85,6 +85,38 @@ FROM p CROSS JOIN json_each(?1) x JOIN {{p}}inbox i ON i.grp = p.grp AND i.sourc
 SELECT kind, id, coalesce(source, ''), coalesce(grp, ''), at, coalesce(attempt, 0), coalesce(code, ''), coalesce(detail, '')
 FROM {{p}}fact WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY seq LIMIT ?2;
 
+-- name: ids_waiting
+-- The rows that facts_outbox, facts_held, facts_retry and facts_dead read, by their ids alone.
+SELECT id FROM (
+    SELECT id FROM {{p}}outbox
+    WHERE id IN (SELECT value FROM json_each(?1)) OR correlation_id IN (SELECT value FROM json_each(?2)) OR ordering_key IN (SELECT value FROM json_each(?3))
+        OR EXISTS (SELECT 1 FROM json_each(?4) k WHERE instr(json_extract(headers, '$."outlast-find"'), k.value))
+    UNION
+    SELECT id FROM {{p}}held
+    WHERE id IN (SELECT value FROM json_each(?1)) OR correlation_id IN (SELECT value FROM json_each(?2)) OR ordering_key IN (SELECT value FROM json_each(?3))
+        OR EXISTS (SELECT 1 FROM json_each(?4) k WHERE instr(json_extract(headers, '$."outlast-find"'), k.value))
+    UNION
+    SELECT id FROM {{p}}retry
+    WHERE id IN (SELECT value FROM json_each(?1)) OR json_extract(envelope, '$.correlation_id') IN (SELECT value FROM json_each(?2))
+        OR ordering_key IN (SELECT value FROM json_each(?3))
+        OR EXISTS (SELECT 1 FROM json_each(envelope, '$.find') f WHERE f.value IN (SELECT value FROM json_each(?3)))
+    UNION
+    SELECT id FROM {{p}}dead
+    WHERE id IN (SELECT value FROM json_each(?1)) OR json_extract(envelope, '$.correlation_id') IN (SELECT value FROM json_each(?2))
+        OR ordering_key IN (SELECT value FROM json_each(?3))
+        OR EXISTS (SELECT 1 FROM json_each(envelope, '$.find') f WHERE f.value IN (SELECT value FROM json_each(?3)))
+) WHERE ?5 = '' OR id < ?5 ORDER BY id DESC LIMIT ?6;
+
+-- name: ids_sent
+SELECT DISTINCT id FROM {{p}}sent
+WHERE seq IN (
+    SELECT seq FROM {{p}}sent WHERE id IN (SELECT value FROM json_each(?1))
+    UNION SELECT seq FROM {{p}}sent WHERE correlation_id IS NOT NULL AND correlation_id IN (SELECT value FROM json_each(?2))
+    UNION SELECT seq FROM {{p}}sent WHERE ordering_key IS NOT NULL AND ordering_key IN (SELECT value FROM json_each(?3))
+    UNION SELECT seq FROM {{p}}sent_key WHERE value IN (SELECT value FROM json_each(?3)))
+    AND (?4 = '' OR id < ?4)
+ORDER BY id DESC LIMIT ?5;
+
 -- name: failures
 SELECT coalesce(fingerprint, ''), grp, type, reason, coalesce(error, ''), count(*), min(first_at), max(last_at)
 FROM {{p}}dead WHERE ?1 = '' OR grp = ?1
