@@ -22,7 +22,8 @@ import (
 
 // TestPagesOfManyMessages fills a service as TestFindIsQuick does, with a flow of 10,000
 // messages and a dead letter for each hundredth message, and looks at the pages of the
-// console. It prints what each takes, and follows the links of the flow to its last message.
+// console. It prints what each takes, asserts that of the failures in the proof's own run
+// (see within), and follows the links of the flow to its last message.
 func TestPagesOfManyMessages(t *testing.T) {
 	orders := open(t, "orders")
 	n := scale(t)
@@ -70,6 +71,9 @@ func TestPagesOfManyMessages(t *testing.T) {
 		}
 		slices.Sort(took)
 		t.Logf("%d messages: %-60s %v at the median, %v at the worst of %d", n, "/"+page.path, took[len(took)/2], took[len(took)-1], len(took))
+		if page.path == "failures" {
+			within(t, n, "the page of failures", took[len(took)/2], 200*time.Millisecond)
+		}
 	}
 	seen := map[string]bool{}
 	pages := 0
