@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,25 +94,29 @@ func (j *job) permission() Permission {
 	return Retry
 }
 
-// count counts what is selected, page by page, and remembers the last of it.
+// count counts what is selected, page by page, and remembers the last of it. It looks one
+// message further than the operation goes, to say whether there are more.
 func (x *Console) count(ctx context.Context, j *job) error {
+	most := cmp.Or(j.Most, mostSelected)
 	f := j.filter()
-	for f.Limit = 1000; j.Selected < mostSelected; {
+	for f.Limit = 1000; ; {
 		page, err := x.deadPage(ctx, j, f)
 		if err != nil {
 			return err
+		}
+		whole := len(page) < f.Limit
+		if left := most - j.Selected; len(page) > left {
+			page, j.More = page[:left], true
 		}
 		j.Selected += len(page)
 		if len(page) > 0 {
 			f.After = page[len(page)-1].Seq
 			j.Cutoff = f.After
 		}
-		if len(page) < f.Limit {
+		if whole || j.More {
 			return nil
 		}
 	}
-	j.More = true
-	return nil
 }
 
 func (x *Console) deadPage(ctx context.Context, j *job, f outlast.Filter) ([]outlast.Item, error) {
@@ -303,7 +309,15 @@ func (j *job) stopping() bool {
 
 func (j *job) record(result string) AuditRecord {
 	return AuditRecord{Who: j.Who, What: j.Deed + " group", Place: j.jobRecord.Place, Group: j.Group, Type: j.Type,
-		Target: "fingerprint " + j.Print + ", operation " + j.ID, Reason: j.Reason, Result: result}
+		Target: j.target() + ", operation " + j.ID, Reason: j.Reason, Result: result}
+}
+
+// target is what the records say that an operation is about.
+func (j *job) target() string {
+	if j.Most > 0 {
+		return fmt.Sprintf("fingerprint %s, at most %d", j.Print, j.Most)
+	}
+	return "fingerprint " + j.Print
 }
 
 func (x *Console) job(id string) (*job, error) {
@@ -355,8 +369,13 @@ func (x *Console) plan(ctx context.Context, who *Identity, r *http.Request) (*de
 	if j.Rate, err = strconv.Atoi(r.PostFormValue("rate")); err != nil || j.Rate < 1 || j.Rate > x.c.MostRate {
 		return nil, invalid("rate", fmt.Sprintf("1 to %d messages a second", x.c.MostRate), "another one")
 	}
+	if text := strings.TrimSpace(r.PostFormValue("most")); text != "" {
+		if j.Most, err = strconv.Atoi(text); err != nil || j.Most < 1 || j.Most > mostSelected {
+			return nil, invalid("most", fmt.Sprintf("1 to %d messages, or empty for all", mostSelected), "another number")
+		}
+	}
 	return &deed{permission: j.permission(), what: "plan " + j.Deed + " of a group", group: j.Group, typ: j.Type, service: j.Group, place: p,
-		target: "fingerprint " + j.Print, back: "operation?id=" + j.ID,
+		target: j.target(), back: "operation?id=" + j.ID,
 		do: func(ctx context.Context, _ outlast.Action) (string, error) {
 			if err := x.count(ctx, j); err != nil {
 				return "", err

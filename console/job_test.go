@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,49 @@ func TestS35_OperationOnAGroup(t *testing.T) {
 		}
 	}
 	f.page("operations", "retry "+typ+" in billing", "ended")
+}
+
+// TestOperationOnANumber takes the first of a group, and says that there are more.
+func TestOperationOnANumber(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.run()
+	var died []string
+	for range 5 {
+		died = append(died, f.bury(message(), "card expired").ID)
+	}
+	form := func(most string) []string {
+		return []string{"db", f.db("billing-db"), "group", group, "type", typ, "fingerprint", print, "deed", "retry", "rate", "100", "most", most, "reason", "fixed"}
+	}
+	for _, most := range []string{"0", "-1", "10001", "x", "1.5"} {
+		if a := f.post("operation-plan", form(most)...); a.status != http.StatusBadRequest || !strings.Contains(a.words(), "most") || !strings.Contains(a.words(), "1 to 10000 messages, or empty for all") {
+			t.Errorf("at most %q is answered %d: %s", most, a.status, a.words())
+		}
+	}
+	for most, says := range map[string]string{"": "5. What", "5": "5, where at most 5 were asked for. What", "9": "5, where at most 9 were asked for. What"} {
+		f.page(f.done("operation-plan", form(most)...), says, "0 of 5 done")
+	}
+	page := f.done("operation-plan", form("2")...)
+	f.page(page, "2, where at most 2 were asked for: there are more, and this operation does the first that died.", "Retry 2 messages")
+	f.page("operations", "2 of more")
+	f.done("operation-start", "id", strings.TrimPrefix(page, "operation?id="), "reason", "yes")
+	f.until(page, "ended")
+	f.page(page, "2 of 2 done")
+	var left []string
+	for _, i := range f.dead() {
+		left = append(left, i.Envelope.ID)
+	}
+	if !slices.Equal(left, died[2:]) {
+		t.Errorf("left are %v, want %v", left, died[2:])
+	}
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(f.audit(), "ended: 2 of 2") && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond) // the record of the end comes after it
+	}
+	for _, words := range []string{`"target":"fingerprint ` + print + `, at most 2","reason":"fixed","result":"2 messages"`, "at most 2, operation "} {
+		if !strings.Contains(f.audit(), words) {
+			t.Errorf("the log does not say %s:\n%s", words, f.audit())
+		}
+	}
 }
 
 func TestOperationStops(t *testing.T) {

@@ -37,6 +37,7 @@ type jobRecord struct {
 	Print    string    `json:"fingerprint"`
 	Cutoff   int64     `json:"cutoff"`
 	Rate     int       `json:"rate"`
+	Most     int       `json:"most,omitempty"` // 0: all
 	Who      string    `json:"who"`
 	Reason   string    `json:"reason"`
 	At       time.Time `json:"at"`

@@ -76,6 +76,7 @@ func TestOperationsSurviveARestart(t *testing.T) {
 	g := f.begin(name)
 	page, id := f.plan("retry", "1")
 	_, other := f.plan("discard", "100")
+	some := f.done("operation-plan", "db", f.db("billing-db"), "group", group, "type", typ, "fingerprint", print, "deed", "retry", "rate", "1", "most", "3", "reason", "some")
 	f.done("operation-start", "id", id, "reason", "yes")
 	if a := f.post("operation-start", "id", other, "reason", "at once"); a.status != http.StatusConflict {
 		t.Errorf("a second operation on the same dead letters: %d", a.status)
@@ -89,6 +90,7 @@ func TestOperationsSurviveARestart(t *testing.T) {
 
 	g = f.begin(name)
 	f.page("operations", "goes on when it starts again", "discard "+typ)
+	f.page(some, "at most 3 were asked for: there are more")
 	f.until(page, "5 of 5 done")
 	f.until(page, "ended")
 	f.page(page, "5 to be tried")

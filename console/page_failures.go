@@ -62,11 +62,11 @@ type failureData struct {
 	Fingerprint, Group, Type string
 	Trend                    *trend
 	May                      map[string]bool
-	MostRate                 int
+	MostRate, MostSelected   int
 }
 
 func (x *Console) failure(ctx context.Context, who *Identity, r *http.Request) (*view, error) {
-	d := &failureData{Fingerprint: r.FormValue("fingerprint"), Group: r.FormValue("group"), Type: r.FormValue("type"), MostRate: x.c.MostRate}
+	d := &failureData{Fingerprint: r.FormValue("fingerprint"), Group: r.FormValue("group"), Type: r.FormValue("type"), MostRate: x.c.MostRate, MostSelected: mostSelected}
 	if d.Group == "" || d.Type == "" || d.Fingerprint == "" {
 		return nil, invalid("group, type and fingerprint", "set", "nothing")
 	}
