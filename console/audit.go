@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,12 +53,15 @@ type AuditLog struct {
 	file   *os.File
 	last   string
 	number int
+	size   int64
+	marks  []int64 // where the first of each hundred records begins
 	recent []AuditRecord
 	broken error
 }
 
 const (
 	auditRecent = 1000
+	auditMarked = 100
 	maxRecord   = 1 << 20
 )
 
@@ -88,28 +92,49 @@ func VerifyAudit(r io.Reader) (records int, hash string, err error) {
 func (l *AuditLog) read(r io.Reader) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	for {
-		line, err := in.ReadBytes('\n')
-		if err == io.EOF && len(line) == 0 {
+		rec, size, err := readRecord(in, l.number+1)
+		if err == io.EOF {
 			return nil
 		}
-		if err != nil || len(line) > maxRecord {
-			return fmt.Errorf("line %d does not end", l.number+1)
+		if err != nil {
+			return err
 		}
-		var rec AuditRecord
-		d := json.NewDecoder(bytes.NewReader(line))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&rec); err != nil {
-			return fmt.Errorf("line %d: %w", l.number+1, err)
+		if rec.Before != l.last {
+			return follows(rec.Number)
 		}
-		sum, err := rec.sum()
-		if err != nil || sum != rec.Hash || rec.Before != l.last || rec.Number != l.number+1 {
-			return fmt.Errorf("line %d does not follow from the one before", l.number+1)
-		}
-		l.keep(rec)
+		l.keep(rec, size)
 	}
 }
 
-func (l *AuditLog) keep(rec AuditRecord) {
+// readRecord reads the next line, which is to have that number and its own hash.
+func readRecord(in *bufio.Reader, number int) (rec AuditRecord, size int, err error) {
+	line, err := in.ReadBytes('\n')
+	if err == io.EOF && len(line) == 0 {
+		return rec, 0, io.EOF
+	}
+	if err != nil || len(line) > maxRecord {
+		return rec, 0, fmt.Errorf("line %d does not end", number)
+	}
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&rec); err != nil {
+		return rec, 0, fmt.Errorf("line %d: %w", number, err)
+	}
+	if sum, err := rec.sum(); err != nil || sum != rec.Hash || rec.Number != number {
+		return rec, 0, follows(number)
+	}
+	return rec, len(line), nil
+}
+
+func follows(number int) error {
+	return fmt.Errorf("line %d does not follow from the one before", number)
+}
+
+func (l *AuditLog) keep(rec AuditRecord, size int) {
+	if l.number%auditMarked == 0 {
+		l.marks = append(l.marks, l.size)
+	}
+	l.size += int64(size)
 	l.last, l.number = rec.Hash, rec.Number
 	if len(l.recent) == auditRecent {
 		l.recent = append(l.recent[:0], l.recent[1:]...)
@@ -138,27 +163,60 @@ func (l *AuditLog) write(rec AuditRecord) error {
 	if len(text) >= maxRecord {
 		return errors.New("write the audit log: the record is too long")
 	}
-	if _, err = l.file.Write(append(text, '\n')); err == nil {
+	text = append(text, '\n')
+	if _, err = l.file.Write(text); err == nil {
 		err = l.file.Sync()
 	}
 	if err != nil {
 		l.broken = fmt.Errorf("write the audit log: %w", err)
 		return l.broken
 	}
-	l.keep(rec)
+	l.keep(rec, len(text))
 	return nil
 }
 
-// newest returns the newest records before a number, the newest first.
-func (l *AuditLog) newest(before, limit int) (list []AuditRecord) {
+// newest returns the newest records before a number, the newest first: those of late from
+// memory, earlier ones from the file.
+func (l *AuditLog) newest(before, limit int) (list []AuditRecord, err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := len(l.recent) - 1; i >= 0 && len(list) < limit; i-- {
-		if before == 0 || l.recent[i].Number < before {
-			list = append(list, l.recent[i])
+	recent, marks, size := slices.Clone(l.recent), l.marks, l.size
+	if before == 0 || before > l.number {
+		before = l.number + 1
+	}
+	l.mu.Unlock()
+	first := max(1, before-limit)
+	if len(recent) == 0 || first >= before {
+		return nil, nil
+	}
+	if first < recent[0].Number {
+		recent, err = l.between(marks, size, first, before)
+		if err != nil {
+			return nil, &outlast.Error{Op: "read the audit log", Code: outlast.CodeConflict, Err: err, Hint: "somebody changed the file: outlast console verify"}
 		}
 	}
-	return list
+	for _, rec := range slices.Backward(recent) {
+		if rec.Number >= first && rec.Number < before {
+			list = append(list, rec)
+		}
+	}
+	return list, nil
+}
+
+// between reads records of the file, from the mark before the first of them.
+func (l *AuditLog) between(marks []int64, size int64, first, before int) (list []AuditRecord, err error) {
+	mark := (first - 1) / auditMarked
+	in := bufio.NewReader(io.NewSectionReader(l.file, marks[mark], size-marks[mark]))
+	for number := mark*auditMarked + 1; number < before; number++ {
+		rec, _, err := readRecord(in, number)
+		if err != nil {
+			return nil, err
+		}
+		if n := len(list); n > 0 && rec.Before != list[n-1].Hash {
+			return nil, follows(number)
+		}
+		list = append(list, rec)
+	}
+	return list, nil
 }
 
 // Close closes the file.

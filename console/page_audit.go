@@ -12,9 +12,13 @@ import (
 // auditData is who did what: by the console's own log, and by the records that the
 // databases keep, which the program's commands are in too.
 type auditData struct {
-	Log     []AuditRecord
+	Log []AuditRecord
+	// Next continues the log; empty at its first record. Unread says why it cannot be read.
 	Next    string
+	Unread  string
+	Earlier bool // this is not its newest page
 	Actions []actionAt
+	Most    bool // the databases have recorded more
 	Gaps    []gap
 	May     []grantLine
 }
@@ -44,10 +48,13 @@ func (x *Console) audit(ctx context.Context, who *Identity, r *http.Request) (*v
 		return nil, err
 	}
 	if x.c.Audit != nil {
-		d.Log = x.c.Audit.newest(int(before), pageSize)
+		if d.Log, err = x.c.Audit.newest(int(before), pageSize); err != nil {
+			d.Unread = x.c.Redact(err.Error())
+		}
 		if len(d.Log) == pageSize && d.Log[pageSize-1].Number > 1 {
 			d.Next = strconv.Itoa(d.Log[pageSize-1].Number)
 		}
+		d.Earlier = before > 0
 	}
 	lists := make([][]outlast.ActionRecord, len(x.places))
 	x.each(ctx, func(ctx context.Context, i int, p *place) (err error) {
@@ -60,6 +67,7 @@ func (x *Console) audit(ctx context.Context, who *Identity, r *http.Request) (*v
 		}
 	}
 	slices.SortStableFunc(d.Actions, func(a, b actionAt) int { return b.At.Compare(a.At) })
+	d.Most = len(d.Actions) >= pageSize
 	d.Actions = d.Actions[:min(len(d.Actions), pageSize)]
 	return v, nil
 }
