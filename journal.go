@@ -1,6 +1,7 @@
 package outlast
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"strconv"
@@ -25,7 +26,8 @@ type JournalStore interface {
 	// in which the messages were made, and a message keeps its place among them while it
 	// moves from table to table. What only an inbox knows is not among them.
 	IDs(ctx context.Context, q FactQuery, before string) ([]string, error)
-	// Failures groups the dead letters by fingerprint, the newest first.
+	// Failures groups the dead letters by fingerprint, group and type: those last seen the
+	// latest first, and those last seen at one time in the order of their keys.
 	Failures(ctx context.Context, q FailureQuery) ([]Failure, error)
 	// Hear records, in the database of the group, that it hears these types from now
 	// on. Types that were there before stay, with their time.
@@ -136,9 +138,20 @@ type FactPage struct {
 // FailureQuery selects groups of failures. Limit: default 100, range 1 to 1,000.
 type FailureQuery struct {
 	Group string
-	// Before continues a listing: only groups last seen before it.
+	// Before and After continue a listing behind a failure, of which Before is when it was
+	// last seen and After its key. Before alone leaves out all that were last seen then.
 	Before time.Time
+	After  FailureKey
 	Limit  int
+}
+
+// FailureKey tells groups of failures apart. Keys are ordered by their fields, each by its
+// bytes.
+type FailureKey struct{ Fingerprint, Group, Type string }
+
+// Compare orders keys.
+func (k FailureKey) Compare(other FailureKey) int {
+	return cmp.Or(cmp.Compare(k.Fingerprint, other.Fingerprint), cmp.Compare(k.Group, other.Group), cmp.Compare(k.Type, other.Type))
 }
 
 // Failure is a group of dead letters of one cause.
@@ -151,6 +164,14 @@ type Failure struct {
 	Count       int       `json:"count"`
 	FirstSeen   time.Time `json:"first_seen"`
 	LastSeen    time.Time `json:"last_seen"`
+}
+
+// Key tells the failure from others of its database.
+func (f Failure) Key() FailureKey { return FailureKey{f.Fingerprint, f.Group, f.Type} }
+
+// Compare orders failures as a listing has them.
+func (f Failure) Compare(other Failure) int {
+	return cmp.Or(other.LastSeen.Compare(f.LastSeen), f.Key().Compare(other.Key()))
 }
 
 // Hearer is a group that hears a type: whom the books expect a message of. Until is

@@ -2,9 +2,12 @@ package console
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/outlastmq/outlast"
 )
@@ -25,8 +28,8 @@ func (x *Console) failures(ctx context.Context, who *Identity, r *http.Request) 
 	q := outlast.FailureQuery{Limit: pageSize}
 	if text := r.FormValue("before"); text != "" {
 		var err error
-		if q.Before, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			return nil, invalid("before", "a time of this list", "another text")
+		if q.Before, q.After, err = behind(text); err != nil {
+			return nil, invalid("before", "a place of this list", "another text")
 		}
 	}
 	d := failuresData{}
@@ -43,10 +46,14 @@ func (x *Console) failures(ctx context.Context, who *Identity, r *http.Request) 
 			all = append(all, failureGroup{f, x.places[i]})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b failureGroup) int { return b.LastSeen.Compare(a.LastSeen) })
+	slices.SortStableFunc(all, func(a, b failureGroup) int { return a.Compare(b.Failure) })
 	if len(all) >= pageSize {
-		all = all[:pageSize]
-		d.Next = all[pageSize-1].LastSeen.Format(time.RFC3339Nano)
+		n := pageSize
+		for n < len(all) && all[n].Compare(all[n-1].Failure) == 0 { // of another database
+			n++
+		}
+		all = all[:n]
+		d.Next = placeOf(all[n-1].Failure)
 	}
 	for _, f := range all {
 		if who.May(View, f.Group, f.Type) {
@@ -54,6 +61,24 @@ func (x *Console) failures(ctx context.Context, who *Identity, r *http.Request) 
 		}
 	}
 	return &view{Title: "Failures", Template: "failures", Data: d, JSON: d.forProgram()}, nil
+}
+
+// placeOf is where a list goes on behind a failure: when it was last seen, and its key.
+func placeOf(f outlast.Failure) string {
+	return strings.Join([]string{f.LastSeen.UTC().Format(time.RFC3339Nano), f.Fingerprint, f.Group, f.Type}, " ")
+}
+
+// behind is the reverse. A time alone is a place, too: before all that were last seen then.
+func behind(text string) (at time.Time, key outlast.FailureKey, err error) {
+	when, rest, more := strings.Cut(text, " ")
+	if at, err = time.Parse(time.RFC3339Nano, when); err != nil || !more {
+		return at, key, err
+	}
+	part := strings.SplitN(rest, " ", 3)
+	if len(part) < 3 || !utf8.ValidString(rest) || strings.ContainsRune(rest, 0) {
+		return at, key, errors.New("not a place")
+	}
+	return at, outlast.FailureKey{Fingerprint: part[0], Group: part[1], Type: part[2]}, nil
 }
 
 // failureData is one cause with its messages.

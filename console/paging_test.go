@@ -4,13 +4,19 @@ import (
 	"fmt"
 	"html"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/console"
+	"github.com/outlastmq/outlast/journey"
+	"github.com/outlastmq/outlast/memory"
 )
 
 var nextPage, messageLink = regexp.MustCompile(`rel="next" href="([^"]+)"`), regexp.MustCompile(`<a class="id" href="message\?id=([^"]+)"|<span class="id">([^<]+)</span>`)
@@ -84,4 +90,56 @@ func TestAFlowShowsTheCausesOfAPage(t *testing.T) {
 	if a := f.page("find?q=" + root.ID); strings.Contains(a.text, "cause, of another page") {
 		t.Error("a list has causes aside")
 	}
+}
+
+// TestFailuresOfOneTimeAreAllShown: groups that were last seen at the very time of the one
+// at a page's edge are on the next page.
+func TestFailuresOfOneTimeAreAllShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // time stands still
+		store := memory.NewStore()
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := range 120 {
+			m := message()
+			tx, err := store.Inbox().Begin(t.Context(), group, []outlast.Mark{{Source: m.Source, ID: m.ID, Hash: 1, EnqueuedAt: m.EnqueuedAt}})
+			must(err)
+			must(tx.Bury(t.Context(), &outlast.DeadLetterRecord{Group: group, Message: m, Reason: "verdict", Error: "x", Attempts: 1, Fingerprint: fmt.Sprintf("f%03d", 119-n)}))
+			must(tx.Commit(t.Context()))
+		}
+		x, err := console.New(console.Config{Authenticate: byHeader, Places: []journey.Place{{Name: "billing-db", Store: store}}})
+		must(err)
+		get := func(path string, status int) string {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/"+path, nil)
+			r.Header.Set("X-Test-Who", "boss")
+			w := httptest.NewRecorder()
+			x.ServeHTTP(w, r)
+			if w.Code != status {
+				t.Fatalf("%s answers %d: %s", path, w.Code, w.Body)
+			}
+			return w.Body.String()
+		}
+		var seen []string
+		pages := 0
+		for path := "failures"; path != "" && pages < 10; pages++ {
+			text := get(path, http.StatusOK)
+			for _, m := range regexp.MustCompile(`<code>(f[0-9]{3})</code>`).FindAllStringSubmatch(text, -1) {
+				seen = append(seen, m[1])
+			}
+			path = ""
+			if m := regexp.MustCompile(`class="more" href="([^"]+)"`).FindStringSubmatch(text); m != nil {
+				path = html.UnescapeString(m[1])
+			}
+		}
+		if len(seen) != 120 || pages != 3 || len(slices.Compact(slices.Sorted(slices.Values(seen)))) != 120 {
+			t.Errorf("%d pages show %d failures of 120", pages, len(seen))
+		}
+		get("failures?before="+url.QueryEscape(time.Now().UTC().Format(time.RFC3339Nano)), http.StatusOK) // a time alone
+		for _, bad := range []string{"x", "2026-01-02T15:04:05Z a", "2026-01-02T15:04:05Z a b \x00"} {
+			get("failures?before="+url.QueryEscape(bad), http.StatusBadRequest)
+		}
+	})
 }

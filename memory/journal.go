@@ -232,8 +232,13 @@ func (j journal) Failures(ctx context.Context, q outlast.FailureQuery) ([]outlas
 			f.Fingerprint, f.Group, f.Type, f.Reason, f.Error, f.LastSeen = d.Fingerprint, d.Group, d.Message.Type, d.Reason, d.Error, d.lastAt
 		}
 	}
-	list = slices.DeleteFunc(list, func(f outlast.Failure) bool { return !q.Before.IsZero() && !f.LastSeen.Before(q.Before) })
-	slices.SortStableFunc(list, func(a, b outlast.Failure) int { return b.LastSeen.Compare(a.LastSeen) })
+	if !q.Before.IsZero() {
+		list = slices.DeleteFunc(list, func(f outlast.Failure) bool {
+			behind := f.LastSeen.Equal(q.Before) && q.After.Group != "" && f.Key().Compare(q.After) > 0
+			return !behind && !f.LastSeen.Before(q.Before)
+		})
+	}
+	slices.SortFunc(list, outlast.Failure.Compare)
 	return list[:min(len(list), q.Limit)], nil
 }
 

@@ -20,6 +20,7 @@ var journalTests = []storeTest{
 	{name: "Facts_keep_what_the_rows_forget", run: (*storeFixture).factsKept},
 	{name: "Facts_are_cut_at_the_limit", run: (*storeFixture).factsLimited},
 	{name: "Failures_are_grouped_by_fingerprint", run: (*storeFixture).failures},
+	{name: "Failures_go_on_by_key_where_times_tie", run: (*storeFixture).failuresTie},
 	{name: "Hear_keeps_the_first_time", run: (*storeFixture).hearing},
 	{name: "Keep_drops_nothing_young", run: (*storeFixture).keepYoung},
 	{name: "Held_rows_of_each_reason_are_read_by_one_query", run: (*storeFixture).oneReaper},
@@ -351,20 +352,68 @@ func (f *storeFixture) factsLimited() {
 	want(f, "more", page.More, false)
 }
 
-func (f *storeFixture) failures() {
-	bury := func(print, typ string) {
-		m := received("")
-		m.Type = typ
-		tx := f.mark(m)
-		d := deadOf(m)
-		d.Fingerprint = print
-		f.must(tx.Bury(f.ctx, d))
-		f.must(tx.Commit(f.ctx))
+// buryAs buries a message of a type with a fingerprint.
+func (f *storeFixture) buryAs(print, typ string) {
+	f.Helper()
+	m := received("")
+	m.Type = typ
+	tx := f.mark(m)
+	d := deadOf(m)
+	d.Fingerprint = print
+	f.must(tx.Bury(f.ctx, d))
+	f.must(tx.Commit(f.ctx))
+}
+
+// failuresTie goes on behind groups that may have been seen at the very time of others: a
+// group of that time is behind those whose keys are less, and behind no others.
+func (f *storeFixture) failuresTie() {
+	f.buryAs("bbbb", "a.v1")
+	f.buryAs("aaaa", "b.v1")
+	f.buryAs("aaaa", "B.v1")
+	f.buryAs("cccc", "a.v1")
+	all, err := f.s.Journal().Failures(f.ctx, outlast.FailureQuery{})
+	f.must(err)
+	want(f, "groups", len(all), 4)
+	want(f, "in the order of failures", slices.IsSortedFunc(all, outlast.Failure.Compare), true)
+	after := func(before outlast.Failure, key outlast.FailureKey) []outlast.Failure {
+		f.Helper()
+		list, err := f.s.Journal().Failures(f.ctx, outlast.FailureQuery{Before: before.LastSeen, After: key})
+		f.must(err)
+		return list
 	}
-	bury("aaaa", "a.v1")
-	bury("bbbb", "a.v1")
-	bury("aaaa", "a.v1")
-	bury("aaaa", "b.v1")
+	for i, x := range all {
+		want(f, "behind itself", slices.Equal(after(x, x.Key()), all[i+1:]), true)
+		for _, c := range []struct {
+			key  outlast.FailureKey
+			from int
+		}{
+			{outlast.FailureKey{Fingerprint: "0", Group: "z", Type: "z"}, i}, {outlast.FailureKey{Fingerprint: "f", Group: "a", Type: "a"}, i + 1},
+			{outlast.FailureKey{Fingerprint: x.Fingerprint, Group: "A", Type: "z"}, i}, {outlast.FailureKey{Fingerprint: x.Fingerprint, Group: "z", Type: "A"}, i + 1},
+			{outlast.FailureKey{Fingerprint: x.Fingerprint, Group: group, Type: "A"}, i}, {outlast.FailureKey{Fingerprint: x.Fingerprint, Group: group, Type: "z"}, i + 1},
+		} {
+			if got := after(x, c.key); !slices.Equal(got, all[c.from:]) {
+				f.Fatalf("behind %v at the time of %v are %v, want %v", c.key, x.Key(), got, all[c.from:])
+			}
+		}
+	}
+	var walked []outlast.Failure
+	for q := (outlast.FailureQuery{Limit: 1}); len(walked) <= len(all); {
+		page, err := f.s.Journal().Failures(f.ctx, q)
+		f.must(err)
+		if len(page) == 0 {
+			break
+		}
+		walked = append(walked, page...)
+		q.Before, q.After = page[0].LastSeen, page[0].Key()
+	}
+	want(f, "groups one at a time", slices.Equal(walked, all), true)
+}
+
+func (f *storeFixture) failures() {
+	f.buryAs("aaaa", "a.v1")
+	f.buryAs("bbbb", "a.v1")
+	f.buryAs("aaaa", "a.v1")
+	f.buryAs("aaaa", "b.v1")
 	list, err := f.s.Journal().Failures(f.ctx, outlast.FailureQuery{})
 	f.must(err)
 	counts := map[string]int{}

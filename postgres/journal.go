@@ -355,7 +355,7 @@ func (s journal) Failures(ctx context.Context, q outlast.FailureQuery) (list []o
 			err := row.Scan(&f.Fingerprint, &f.Group, &f.Type, &f.Reason, &f.Error, &f.Count, &f.FirstSeen, &f.LastSeen)
 			f.FirstSeen, f.LastSeen = f.FirstSeen.UTC(), f.LastSeen.UTC()
 			return err
-		})(tx.Query(ctx, s.sql.Get("failures"), q.Group, instant(q.Before), q.Limit))
+		})(tx.Query(ctx, s.sql.Get("failures"), q.Group, instant(q.Before), q.Limit, q.After.Fingerprint, q.After.Group, q.After.Type))
 		return err
 	})
 	return list, err

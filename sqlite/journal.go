@@ -298,7 +298,7 @@ func (j journal) Failures(ctx context.Context, q outlast.FailureQuery) ([]outlas
 		q.Limit = 100
 	}
 	var list []outlast.Failure
-	err := each(ctx, j.s.db, j.s.sql.Get("failures"), []any{q.Group, micros(q.Before), q.Limit}, func(scan scanner) error {
+	err := each(ctx, j.s.db, j.s.sql.Get("failures"), []any{q.Group, micros(q.Before), q.Limit, q.After.Fingerprint, q.After.Group, q.After.Type}, func(scan scanner) error {
 		var f outlast.Failure
 		var first, last int64
 		err := scan(&f.Fingerprint, &f.Group, &f.Type, &f.Reason, &f.Error, &f.Count, &first, &last)

@@ -150,11 +150,14 @@ FROM unnest($1::int[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text
 WHERE EXISTS (SELECT FROM {{t}}slot s WHERE s.scope = 'relay' AND s.slot = x.slot AND s.epoch = x.epoch)
 
 -- name: failures
+-- Several groups may have been last seen at one time: their keys order them, each by its bytes.
 SELECT coalesce(fingerprint, ''), grp, type, (array_agg(reason ORDER BY last_at DESC))[1], coalesce((array_agg(error ORDER BY last_at DESC))[1], ''),
     count(*)::int, min(first_at), max(last_at)
 FROM {{t}}dead WHERE $1::text = '' OR grp = $1::text
 GROUP BY 1, 2, 3 HAVING $2::timestamptz IS NULL OR max(last_at) < $2::timestamptz
-ORDER BY max(last_at) DESC LIMIT $3::int
+    OR max(last_at) = $2::timestamptz AND $5::text <> ''
+        AND (coalesce(fingerprint, '') COLLATE "C", grp COLLATE "C", type COLLATE "C") > ($4::text, $5::text, $6::text)
+ORDER BY max(last_at) DESC, coalesce(fingerprint, '') COLLATE "C", grp COLLATE "C", type COLLATE "C" LIMIT $3::int
 
 -- name: hear
 INSERT INTO {{t}}hearer (grp, type) SELECT $1::text, unnest($2::text[])

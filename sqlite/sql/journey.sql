@@ -118,9 +118,12 @@ WHERE seq IN (
 ORDER BY id DESC LIMIT ?5;
 
 -- name: failures
+-- Several groups may have been last seen at one time: their keys order them.
 SELECT coalesce(fingerprint, ''), grp, type, reason, coalesce(error, ''), count(*), min(first_at), max(last_at)
 FROM {{p}}dead WHERE ?1 = '' OR grp = ?1
-GROUP BY 1, 2, 3 HAVING ?2 IS NULL OR max(last_at) < ?2 ORDER BY max(last_at) DESC LIMIT ?3;
+GROUP BY 1, 2, 3 HAVING ?2 IS NULL OR max(last_at) < ?2
+    OR max(last_at) = ?2 AND ?5 <> '' AND (coalesce(fingerprint, ''), grp, type) > (?4, ?5, ?6)
+ORDER BY max(last_at) DESC, coalesce(fingerprint, ''), grp, type LIMIT ?3;
 
 -- name: hear
 INSERT INTO {{p}}hearer (grp, type) VALUES (?1, ?2)
