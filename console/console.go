@@ -101,6 +101,9 @@ type Console struct {
 
 	broker   sync.Mutex // held while the broker is asked
 	observed *observed
+
+	looking sync.Mutex // held while the stamp of a page is made
+	looked  map[string]looked
 }
 
 const (
@@ -134,7 +137,7 @@ func New(c Config) (*Console, error) {
 	if c.Collector != nil {
 		x.asker.Memory = c.Collector
 	}
-	x.jobs.queue = make(chan *job, mostJobs)
+	x.jobs.queue, x.looked = make(chan *job, mostJobs), map[string]looked{}
 	x.recall()
 	mux := http.NewServeMux()
 	mux.Handle("GET /static/", cached(http.FileServerFS(static)))

@@ -25,9 +25,12 @@ type bookPlace struct {
 	Unknown string
 }
 
+// booksSize is how many minutes of each outbox a page shows.
+const booksSize = 60
+
 func (x *Console) books(ctx context.Context, who *Identity, r *http.Request) (*view, error) {
 	d := booksData{State: r.FormValue("state")}
-	q := outlast.MinuteQuery{State: outlast.MinuteState(d.State), Limit: 60}
+	q := outlast.MinuteQuery{State: outlast.MinuteState(d.State), Limit: booksSize}
 	if text := r.FormValue("before"); text != "" {
 		var err error
 		if q.Before, err = minuteOf(text); err != nil {

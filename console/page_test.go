@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"bufio"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -156,6 +157,60 @@ func TestNewReportsEveryBadField(t *testing.T) {
 	_, err = console.New(console.Config{Loopback: true, Authenticate: byHeader, Places: []journey.Place{{Store: memory.NewStore()}}})
 	if outlast.CodeOf(err) != outlast.CodeInvalid {
 		t.Errorf("both ways in: %v", err)
+	}
+}
+
+// stream opens the events of a page, and tells on the channel when there is a change.
+func (f *fixture) stream(page string) <-chan string {
+	f.Helper()
+	req, err := http.NewRequestWithContext(f.Context(), http.MethodGet, f.server.URL+"/events?page="+page, nil)
+	f.must(err)
+	req.Header.Set("X-Test-Who", "boss")
+	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	f.must(err)
+	lines, first := make(chan string, 100), make(chan struct{})
+	go func() {
+		defer close(lines)
+		defer res.Body.Close()
+		in := bufio.NewScanner(res.Body)
+		for in.Scan() {
+			if first != nil { // the stream has begun: what comes now is a change
+				close(first)
+				first = nil
+			}
+			if strings.HasPrefix(in.Text(), "event: ") {
+				lines <- in.Text()
+			}
+		}
+	}()
+	<-first
+	return lines
+}
+
+// TestEventsTellOfPagesBeyondTheCounts: the books and the queues change without any count.
+func TestEventsTellOfPagesBeyondTheCounts(t *testing.T) {
+	t.Parallel()
+	f, b := withBroker(t, 1)
+	minute := time.Now().UTC().Add(-time.Hour).Truncate(time.Minute)
+	write := func(s outlast.MinuteState) {
+		f.must(f.orders.Books().Write(t.Context(), outlast.BookMinute{Minute: minute, State: s, Sent: 9, At: minute}, nil))
+	}
+	write(outlast.MinuteUnbalanced)
+	books, queues, others := f.stream("books"), f.stream("queues"), f.stream("failures")
+	write(outlast.MinuteBalanced)
+	b.PublishForeign(outlast.EventExchange, typ+".0", nil, "", []byte("{}"))
+	for page, lines := range map[string]<-chan string{"books": books, "queues": queues} {
+		select {
+		case line := <-lines:
+			if line != "event: change" {
+				t.Errorf("%s is told %q", page, line)
+			}
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s is told nothing", page)
+		}
+	}
+	if len(others) > 0 {
+		t.Errorf("a page of counts, which have not changed, is told %q", <-others)
 	}
 }
 

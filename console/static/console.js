@@ -3,7 +3,7 @@
 'use strict';
 (() => {
   const button = document.getElementById('live');
-  const refreshed = ['', 'outbox', 'failures', 'operations', 'operation'];
+  const refreshed = ['', 'outbox', 'failures', 'operations', 'operation', 'queues', 'books'];
   const here = location.pathname.split('/').pop();
   if (!window.EventSource || !refreshed.includes(here)) return;
   let live = true, waiting = false, source;
@@ -23,7 +23,7 @@
     } catch { /* the next event tries again */ } finally { waiting = false; }
   };
   const open = () => {
-    source = new EventSource('events');
+    source = new EventSource('events?page=' + here);
     source.addEventListener('change', refresh);
   };
   button.hidden = false;
