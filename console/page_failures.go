@@ -14,9 +14,10 @@ import (
 
 // failuresData are the causes of dead letters, the newest first.
 type failuresData struct {
-	List []failureGroup
-	Gaps []gap
-	Next string
+	List     []failureGroup
+	Gaps     []gap
+	Answered int // databases
+	Next     string
 }
 
 type failureGroup struct {
@@ -40,6 +41,7 @@ func (x *Console) failures(ctx context.Context, who *Identity, r *http.Request) 
 	}, func(i int, err error) {
 		d.Gaps = append(d.Gaps, gap{x.places[i].Name, x.c.Redact(err.Error())})
 	})
+	d.Answered = len(x.places) - len(d.Gaps)
 	var all []failureGroup
 	for i, page := range pages {
 		for _, f := range page {

@@ -140,6 +140,7 @@ func TestAGapIsDrawnAsUnknown(t *testing.T) {
 	m := f.bury(message(), "x")
 	for _, path := range []string{"", "outbox", "failures", "find?q=" + m.ID, "message?id=" + m.ID, "flow?id=" + m.ID, "audit", "topology"} {
 		a := f.page(path, "stock-db could not be asked", "***")
+		lacks(t, a, "No dead letters.", "Nothing needs a person.")
 		if strings.Contains(a.text, "hunter2") {
 			t.Errorf("%q shows a secret", path)
 		}
