@@ -64,6 +64,13 @@ func (i *Identity) May(p Permission, service, typ string) bool {
 	})
 }
 
+// maySome reports whether the identity has a permission for some type of a service.
+func (i *Identity) maySome(p Permission, service string) bool {
+	return i != nil && slices.ContainsFunc(i.Grants, func(g Grant) bool {
+		return slices.Contains(g.Permissions, p) && covers(g.Services, service) && len(g.Types) > 0
+	})
+}
+
 // Somewhere reports whether the identity has a permission for anything at all.
 func (i *Identity) Somewhere(p Permission) bool {
 	return i != nil && slices.ContainsFunc(i.Grants, func(g Grant) bool {

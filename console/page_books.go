@@ -101,6 +101,9 @@ func (x *Console) minute(ctx context.Context, who *Identity, r *http.Request) (*
 		return nil, err
 	}
 	d := minuteData{Place: p, Minute: minute, Service: x.sourceOf(ctx, p)}
+	if !who.maySome(View, d.Service) {
+		return nil, denied(View)
+	}
 	ctx, cancel := x.brief(ctx)
 	defer cancel()
 	lines, err := p.Store.Books().Lines(ctx, minute)
@@ -121,6 +124,9 @@ func (x *Console) minute(ctx context.Context, who *Identity, r *http.Request) (*
 	}
 	if len(state) > 0 && state[0].Minute.Equal(minute) {
 		d.State = &state[0]
+		if !who.May(View, d.Service, "") { // who signed it off, and why, is of all types
+			d.State.Who, d.State.Reason = "", ""
+		}
 	}
 	d.Act = x.acts() && who.May(Audit, d.Service, "")
 	return &view{Title: "Minute " + minute.Format("2006-01-02 15:04"), Template: "minute", Data: d}, nil

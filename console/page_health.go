@@ -33,10 +33,13 @@ func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*
 	for i, p := range x.status(ctx) {
 		h := healthPlace{Name: p.Name, Key: p.Key, Unknown: p.Unknown, Operate: map[string]bool{}}
 		if p.Status != nil {
-			h.Service = p.Status.Source
 			h.StoreStatus = visible(p.Status, who)
+			h.Service = h.StoreStatus.Source
 			h.OperateRelays = x.acts() && who.May(Operate, h.Service, "")
 			h.Groups = groupsOf(h.StoreStatus, hears[i], who)
+			if !who.maySome(View, h.Service) && len(h.Groups)+len(h.Pending)+len(h.Held)+len(h.Retry)+len(h.Dead) == 0 {
+				continue // nothing in it is for this person
+			}
 			for _, g := range h.Groups {
 				h.Operate[g] = x.acts() && (who.May(Operate, g, "*") || who.May(Operate, g, ""))
 			}
@@ -64,7 +67,10 @@ func (x *Console) silent(ctx context.Context, h *healthPlace, who *Identity) str
 	case p == nil || p.Status == nil:
 		return text + " The collector does not know it either."
 	}
-	h.Service, h.Old, h.OldAt = p.Service, visible(p.Status, who), p.AnsweredAt
+	h.Old, h.OldAt = visible(p.Status, who), p.AnsweredAt
+	if who.maySome(View, p.Service) {
+		h.Service = p.Service
+	}
 	text = h.Name + " does not answer: what is shown of it is the collector's copy, " + age(time.Since(p.AnsweredAt)) + " old."
 	if !p.UnknownSince.IsZero() {
 		text += " The collector has not reached it since " + clock(p.UnknownSince) + "."
@@ -74,7 +80,10 @@ func (x *Console) silent(ctx context.Context, h *healthPlace, who *Identity) str
 
 // visible is the part of a status that a person may see.
 func visible(s *outlast.StoreStatus, who *Identity) *outlast.StoreStatus {
-	v := &outlast.StoreStatus{Source: s.Source, Now: s.Now}
+	v := &outlast.StoreStatus{Now: s.Now}
+	if who.maySome(View, s.Source) {
+		v.Source = s.Source
+	}
 	for _, r := range s.Pending {
 		if who.May(View, s.Source, r.Type) {
 			v.Pending = append(v.Pending, r)
