@@ -98,6 +98,9 @@ type Fact struct {
 	Detail string `json:"detail,omitempty"`
 	// Until is the time of the next try, when there is one.
 	Until time.Time `json:"until,omitzero"`
+	// EnqueuedAt is set where the row holds no envelope and yet tells when the message was
+	// enqueued: an inbox does. Of a message that did not say so it is when it came.
+	EnqueuedAt time.Time `json:"enqueued_at,omitzero"`
 	// Now marks the fact of a row that is there: where the message is.
 	Now bool `json:"now,omitempty"`
 	// AsOf is set when the database did not say so itself just now: somebody who asked it
@@ -131,8 +134,15 @@ func (q FactQuery) Limited() int {
 type FactPage struct {
 	Service string `json:"service,omitempty"`
 	Tracked bool   `json:"tracked"`
-	Facts   []Fact `json:"facts"`
-	More    bool   `json:"more,omitempty"`
+	// Since is the instant from which the sent log is whole: of a message that was enqueued
+	// then or later, and that a relay has sent, it knows. It is the end of what was dropped
+	// from the log, or of the last time that a relay sent without tracking, whichever is
+	// later; a little later than that, never earlier. Zero: nothing is known, because nobody
+	// has kept the log yet. A relay of a build without tracking, or without any right on the
+	// tables of tracking, leaves no trace here (TestStore/The_sent_log_tells_since_when_it_is_whole).
+	Since time.Time `json:"since,omitzero"`
+	Facts []Fact    `json:"facts"`
+	More  bool      `json:"more,omitempty"`
 }
 
 // FailureQuery selects groups of failures. Limit: default 100, range 1 to 1,000.

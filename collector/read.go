@@ -24,6 +24,7 @@ type Place struct {
 	Status       *outlast.StoreStatus `json:"status,omitempty"`
 	Hearers      []outlast.Hearer     `json:"hearers,omitempty"`
 	tracked      bool
+	since        time.Time // see outlast.FactPage
 }
 
 // Places returns the databases of the last round.
@@ -37,7 +38,10 @@ func (s *Store) Places(ctx context.Context) ([]Place, error) {
 		if err := scan(&p.Name, &p.Service, &tracked, &answered, &p.Unknown, &since, &status, &hearers); err != nil {
 			return err
 		}
-		p.tracked, p.AnsweredAt, p.UnknownSince = tracked == 1, instant(answered), instant(since)
+		p.tracked, p.AnsweredAt, p.UnknownSince = tracked > 0, instant(answered), instant(since)
+		if tracked > 1 {
+			p.since = time.Unix(int64(tracked)*3600, 0)
+		}
 		if status != "" {
 			if err := json.Unmarshal([]byte(status), &p.Status); err != nil {
 				return err
@@ -158,7 +162,7 @@ func storyOf(id string, all []told, places []Place, asked time.Time) *journey.St
 	if list := journey.Fold(facts); len(list) > 0 {
 		story = list[0]
 	}
-	bench := journey.Bench{Now: asked, Complete: true, Sources: map[string]bool{}}
+	bench := journey.Bench{Now: asked, Complete: true, Sources: map[string]time.Time{}}
 	for _, p := range places {
 		bench.Hearers = append(bench.Hearers, p.Hearers...)
 		switch {
@@ -166,7 +170,7 @@ func storyOf(id string, all []told, places []Place, asked time.Time) *journey.St
 			bench.Complete = false
 			story.Gaps = append(story.Gaps, p.Name)
 		case p.tracked:
-			bench.Sources[p.Service] = true
+			bench.Sources[p.Service] = p.since
 		}
 	}
 	story.Judge(bench)

@@ -20,6 +20,7 @@ type look struct {
 	store   outlast.Store
 	service string
 	tracked bool
+	since   time.Time
 	status  *outlast.StoreStatus
 	hearers []outlast.Hearer
 	whys    map[string]string // ids to keep, and why
@@ -147,7 +148,7 @@ func (c *Collector) ask(ctx context.Context, l *look, cursor func(kind string) i
 	if err != nil {
 		return err
 	}
-	l.service, l.tracked = page.Service, page.Tracked
+	l.service, l.tracked, l.since = page.Service, page.Tracked, page.Since
 	if err := c.sweep(ctx, l, cursor); err != nil {
 		return err
 	}

@@ -179,6 +179,18 @@ func (s *Store) told(ctx context.Context, ids []string) (map[string][]told, erro
 	return all, nil
 }
 
+// trackedSince is what the column tracked holds: 0 when there is no sent log, 1 when nobody
+// knows since when it is whole, and else the first hour since 1970 in which it was.
+func (l *look) trackedSince() int64 {
+	switch {
+	case !l.tracked:
+		return 0
+	case l.since.IsZero():
+		return 1
+	}
+	return l.since.Add(time.Hour-time.Second).Unix() / 3600
+}
+
 // finish writes how the databases answered and how far the round came.
 func (s *Store) finish(ctx context.Context, wiped int64, looks []*look, at time.Time) error {
 	return s.write(ctx, "keep how far the collector is", wiped, func(w *writer) {
@@ -187,11 +199,7 @@ func (s *Store) finish(ctx context.Context, wiped int64, looks []*look, at time.
 				w.run("place_unknown", l.name, l.err.Error(), at.UnixMicro())
 				continue
 			}
-			tracked := 0
-			if l.tracked {
-				tracked = 1
-			}
-			w.run("place_answered", l.name, l.service, tracked, at.UnixMicro(), jsonOf(l.status), jsonOf(l.hearers))
+			w.run("place_answered", l.name, l.service, l.trackedSince(), at.UnixMicro(), jsonOf(l.status), jsonOf(l.hearers))
 			for kind, position := range l.cursors {
 				w.run("cursor_write", l.name, kind, position)
 			}

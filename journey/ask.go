@@ -146,13 +146,14 @@ type round struct {
 	states []PlaceState
 	asked  map[string]bool   // ids of which everybody has told all
 	cut    map[string]string // ids of which somebody has more to tell than is read, and who
+	since  []time.Time       // from when on the sent log of each place is whole
 	rest   Rest
 
 	hearers []outlast.Hearer
 }
 
 func (a *Asker) round() *round {
-	r := &round{a: a, states: make([]PlaceState, len(a.Places)), asked: map[string]bool{}, cut: map[string]string{}}
+	r := &round{a: a, states: make([]PlaceState, len(a.Places)), since: make([]time.Time, len(a.Places)), asked: map[string]bool{}, cut: map[string]string{}}
 	for i, p := range a.Places {
 		r.states[i].Name = p.Name
 		if p.Store == nil {
@@ -230,7 +231,7 @@ func (r *round) put(ctx context.Context, q outlast.FactQuery) (cut []string) {
 		if r.states[i].Unknown != "" {
 			continue
 		}
-		r.states[i].Service, r.states[i].Untracked = page.Service, !page.Tracked
+		r.states[i].Service, r.states[i].Untracked, r.since[i] = page.Service, !page.Tracked, page.Since
 		r.facts = append(r.facts, page.Facts...)
 		if page.More {
 			cut = append(cut, r.states[i].Name)
@@ -303,15 +304,15 @@ func (r *round) whole(ctx context.Context, ids []string) {
 
 // judged folds the facts and passes judgement.
 func (a *Asker) judged(r *round) []*Story {
-	b := Bench{Now: time.Now(), Grace: a.Grace, Hearers: r.hearers, Sources: map[string]bool{}}
+	b := Bench{Now: time.Now(), Grace: a.Grace, Hearers: r.hearers, Sources: map[string]time.Time{}}
 	b.Complete = true
 	var gaps []string
-	for _, p := range r.states {
+	for i, p := range r.states {
 		if p.Unknown != "" {
 			b.Complete = false
 			gaps = append(gaps, p.Name)
 		} else if !p.Untracked && p.Service != "" {
-			b.Sources[p.Service] = true
+			b.Sources[p.Service] = r.since[i]
 		}
 	}
 	stories := Fold(r.facts)

@@ -88,11 +88,16 @@ func (s *Story) Type() string {
 }
 
 // EnqueuedAt is when the message was enqueued, zero when that is not known.
-func (s *Story) EnqueuedAt() time.Time {
-	if s.Envelope == nil {
-		return time.Time{}
+func (s *Story) EnqueuedAt() (at time.Time) {
+	if s.Envelope != nil && !s.Envelope.EnqueuedAt.IsZero() {
+		return s.Envelope.EnqueuedAt
 	}
-	return s.Envelope.EnqueuedAt
+	for i := range s.Facts { // what several inboxes say is no later than it came to the first
+		if t := s.Facts[i].EnqueuedAt; !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	return at
 }
 
 // rank orders the facts of a track: the highest says where the message is. History has
@@ -182,7 +187,7 @@ func distinct(facts []outlast.Fact) []outlast.Fact {
 	compare := func(a, b outlast.Fact) int {
 		return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank(&a), rank(&b)), cmp.Compare(now[a.Now], now[b.Now]), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Group, b.Group), cmp.Compare(a.Source, b.Source),
 			cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Replays, b.Replays), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Detail, b.Detail),
-			a.Until.Compare(b.Until), cmp.Compare(known(b.Envelope), known(a.Envelope)), a.AsOf.Compare(b.AsOf))
+			a.Until.Compare(b.Until), a.EnqueuedAt.Compare(b.EnqueuedAt), cmp.Compare(known(b.Envelope), known(a.Envelope)), a.AsOf.Compare(b.AsOf))
 	}
 	slices.SortStableFunc(list, compare)
 	return slices.CompactFunc(list, func(a, b outlast.Fact) bool {

@@ -121,14 +121,25 @@ func TestJudge(t *testing.T) {
 	pending.Now = true
 	waiting := fact(outlast.FactWaiting, "g", time.Second, true)
 	waiting.Code, waiting.Until, waiting.Envelope = "failed", start.Add(2*time.Second), envelope
+	dead := fact(outlast.FactDead, "g", time.Second, true)
+	dead.Envelope = envelope
 	strange := fact(outlast.FactWaiting, "g", time.Second, true)
 	strange.Code = "a reason of tomorrow"
 	sent := fact(outlast.FactSent, "", time.Second, false)
 	handled := fact(outlast.FactHandled, "g", 2*time.Second, true)
+	handled.EnqueuedAt = start
+	unknown := handled // nobody says when it was enqueued
+	unknown.EnqueuedAt = time.Time{}
+	failed := fact(outlast.FactFailed, "", time.Second, false)
 	twice := fact(outlast.FactHandled, "g", 3*time.Second, true)
 	hears := outlast.Hearer{Group: "g", Type: "order.placed.v1", Since: start.Add(-time.Hour)}
 	whole := func(after time.Duration) Bench {
-		return Bench{Now: start.Add(after), Complete: true, Sources: map[string]bool{"orders": true}, Hearers: []outlast.Hearer{hears}}
+		return Bench{Now: start.Add(after), Complete: true, Sources: map[string]time.Time{"orders": start}, Hearers: []outlast.Hearer{hears}}
+	}
+	wholeFrom := func(since time.Time) Bench {
+		b := whole(time.Hour)
+		b.Sources = map[string]time.Time{"orders": since}
+		return b
 	}
 	partial := whole(time.Hour)
 	partial.Complete, partial.Sources = false, nil
@@ -146,6 +157,13 @@ func TestJudge(t *testing.T) {
 		"stuck retry, overdue":    {[]outlast.Fact{committed, sent, waiting}, whole(time.Hour), []VerdictKind{Stuck, Overdue}},
 		"retry in time":           {[]outlast.Fact{committed, sent, waiting}, whole(3 * time.Second), nil},
 		"orphan":                  {[]outlast.Fact{handled}, whole(time.Hour), []VerdictKind{Orphan}},
+		"orphan that is dead":     {[]outlast.Fact{dead}, whole(time.Hour), []VerdictKind{Orphan}},
+		"no orphan: too young":    {[]outlast.Fact{handled}, whole(time.Minute), nil},
+		"no orphan: dropped":      {[]outlast.Fact{handled}, wholeFrom(start.Add(time.Microsecond)), nil},
+		"no orphan: dead, long":   {[]outlast.Fact{dead}, wholeFrom(start.Add(time.Microsecond)), nil},
+		"no orphan: never kept":   {[]outlast.Fact{handled}, wholeFrom(time.Time{}), nil},
+		"no orphan: no time":      {[]outlast.Fact{unknown}, whole(time.Hour), nil},
+		"no orphan: it failed":    {[]outlast.Fact{failed, handled}, whole(time.Hour), nil},
 		"no orphan behind a gap":  {[]outlast.Fact{handled}, partial, nil},
 		"doubled":                 {[]outlast.Fact{committed, sent, handled, twice}, whole(time.Hour), []VerdictKind{Doubled}},
 		"read twice, not doubled": {[]outlast.Fact{committed, sent, handled, handled}, whole(time.Hour), nil},
@@ -172,9 +190,11 @@ func TestJudgeWithoutWhatWasCut(t *testing.T) {
 	t.Parallel()
 	sent := fact(outlast.FactSent, "", time.Second, false)
 	sent.Envelope = &outlast.Envelope{ID: "m", Type: "order.placed.v1", EnqueuedAt: start, Within: time.Minute}
-	b := Bench{Now: start.Add(time.Hour), Complete: true, Sources: map[string]bool{"orders": true},
+	b := Bench{Now: start.Add(time.Hour), Complete: true, Sources: map[string]time.Time{"orders": start},
 		Hearers: []outlast.Hearer{{Group: "g", Type: "order.placed.v1", Since: start.Add(-time.Hour)}}}
-	for _, f := range []outlast.Fact{sent, fact(outlast.FactHandled, "g", time.Second, true)} {
+	handled := fact(outlast.FactHandled, "g", time.Second, true)
+	handled.EnqueuedAt = start
+	for _, f := range []outlast.Fact{sent, handled} {
 		s := Fold([]outlast.Fact{f})[0]
 		if s.Judge(b); len(s.Verdicts) != 1 {
 			t.Errorf("all was read, and the verdicts are %v", s.Verdicts)

@@ -42,8 +42,10 @@ type Bench struct {
 	Hearers []outlast.Hearer
 	// Complete says that every database was asked: what nobody knows is not there.
 	Complete bool
-	// Sources are the services whose sent logs were asked.
-	Sources map[string]bool
+	// Sources are the services whose sent logs were asked, each with the instant from which
+	// its log is whole: see [outlast.FactPage]. Zero: nobody knows, and nothing of the
+	// service is called an orphan.
+	Sources map[string]time.Time
 	// Grace is how long what should happen may take. Default: five minutes.
 	Grace time.Duration
 }
@@ -80,7 +82,7 @@ func (s *Story) judgeSend(b Bench, say sayer) {
 		say(Stuck, "", t.Since, "pending since %s: does a relay run?", age(b, t.Since))
 	case t.State == Held && !t.Until.IsZero() && b.Now.Sub(t.Until) > b.Grace:
 		say(Stuck, "", t.Until, "held (%s), and its time came %s ago", t.Code, age(b, t.Until))
-	case t.State == Unknown && len(s.Groups) > 0 && s.Cut == "" && b.Sources[s.Source]:
+	case t.State == Unknown && len(s.Groups) > 0 && s.Cut == "" && s.shouldBeKnown(b):
 		say(Orphan, "", s.Groups[0].Since, "a group has it, and %q knows nothing of it", s.Source)
 	}
 	if e := s.Envelope; e != nil && (t.State == Pending || t.State == Held) {
@@ -88,6 +90,18 @@ func (s *Story) judgeSend(b Bench, say sayer) {
 			say(Overdue, "", d, "not sent yet, %s after its deadline", age(b, d))
 		}
 	}
+}
+
+// shouldBeKnown reports whether the source's sent log would know the message, had it been
+// there: it was enqueued after the log became whole, and so long ago that whoever has it
+// has it from there.
+func (s *Story) shouldBeKnown(b Bench) bool {
+	since, at := b.Sources[s.Source], s.EnqueuedAt()
+	sent := func(f outlast.Fact) bool { return f.Group == "" }
+	if since.IsZero() || at.IsZero() || slices.ContainsFunc(s.Facts, sent) {
+		return false
+	}
+	return !at.Before(since) && b.Now.Sub(at) > b.Grace
 }
 
 func (s *Story) judgeGroup(b Bench, t *Track, say sayer) {

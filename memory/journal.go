@@ -29,6 +29,14 @@ func (s *Store) log(v *outlast.Row, fate outlast.Fate, now time.Time) {
 	}
 }
 
+// wholeAfter notes that of what was sent up to an instant the sent log may lack something; it
+// is called with mu held.
+func (s *Store) wholeAfter(t time.Time) {
+	if t = t.Add(time.Nanosecond); s.version >= tracked && t.After(s.whole) {
+		s.whole = t
+	}
+}
+
 // logFailure notes a row that failed by itself; it is called with mu held.
 func (s *Store) logFailure(h *outlast.Hold, now time.Time) {
 	if h.Reason != outlast.HeldBackoff && h.Reason != outlast.HeldRefused || s.version < tracked {
@@ -61,7 +69,7 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	page.Service, page.Tracked = s.source, s.version >= tracked
+	page.Service, page.Tracked, page.Since = s.source, s.version >= tracked, s.whole
 	found := map[string][][]outlast.Fact{}
 	add := func(place string, facts ...outlast.Fact) { found[place] = append(found[place], facts) }
 	row := func(r *row) {
@@ -171,7 +179,7 @@ func (j journal) received(q *outlast.FactQuery, add func(place string, facts ...
 		if m.by != nil || !slices.Contains(q.IDs, k.id) && !slices.Contains(q.Flows, k.id) {
 			continue
 		}
-		f := outlast.Fact{ID: k.id, Source: k.source, Group: k.group, At: m.handledAt}
+		f := outlast.Fact{ID: k.id, Source: k.source, Group: k.group, At: m.handledAt, EnqueuedAt: m.enqueuedAt}
 		switch m.state {
 		case outlast.SeenHandled:
 			f.Kind, f.Now = outlast.FactHandled, true
@@ -302,6 +310,9 @@ func (j journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 	r = r.Filled()
 	r.Books = r.Books || len(s.books) > 0
 	now := time.Now()
+	if s.whole.IsZero() {
+		s.wholeAfter(now)
+	}
 	for _, x := range s.sent {
 		kept.Bytes += int64(len(x.msg.Body))
 	}
@@ -321,6 +332,7 @@ func (j journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 			kept.Due++
 			return false
 		}
+		s.wholeAfter(x.at)
 		kept.Dropped++
 		return true
 	})

@@ -61,7 +61,9 @@ func (x relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.L
 		if !fenced[r.Slot] {
 			continue
 		}
-		if !set.Untracked {
+		if set.Untracked {
+			s.wholeAfter(now)
+		} else {
 			fate := outlast.FateSent
 			if i < len(set.Fates) {
 				fate = set.Fates[i]

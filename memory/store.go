@@ -43,6 +43,7 @@ type Store struct {
 	facts   []outlast.Fact
 	hearers map[hearerKey]outlast.Hearer
 	books   map[int64]*book // by minute, in Unix microseconds
+	whole   time.Time       // from when on the sent log is; see outlast.FactPage
 	values  map[string]*value
 }
 
@@ -80,6 +81,7 @@ func (s *Store) clear() {
 
 func (s *Store) clearJournal() {
 	s.sent, s.facts, s.hearers, s.books = nil, nil, map[hearerKey]outlast.Hearer{}, map[int64]*book{}
+	s.whole = time.Time{}
 }
 
 // Engine is "memory".

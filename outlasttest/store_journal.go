@@ -21,6 +21,7 @@ var journalTests = []storeTest{
 	{name: "Facts_are_cut_at_the_limit", run: (*storeFixture).factsLimited},
 	{name: "Failures_are_grouped_by_fingerprint", run: (*storeFixture).failures},
 	{name: "Failures_go_on_by_key_where_times_tie", run: (*storeFixture).failuresTie},
+	{name: "The_sent_log_tells_since_when_it_is_whole", run: (*storeFixture).wholeSince},
 	{name: "Hear_keeps_the_first_time", run: (*storeFixture).hearing},
 	{name: "Keep_drops_nothing_young", run: (*storeFixture).keepYoung},
 	{name: "Held_rows_of_each_reason_are_read_by_one_query", run: (*storeFixture).oneReaper},
@@ -438,6 +439,60 @@ func (f *storeFixture) failures() {
 			f.Fatalf("%v is not before %v", x.LastSeen, list[0].LastSeen)
 		}
 	}
+}
+
+// since is the instant from which the sent log says that it is whole.
+func (f *storeFixture) since() time.Time {
+	f.Helper()
+	page, err := f.s.Journal().Facts(f.ctx, outlast.FactQuery{})
+	f.must(err)
+	return page.Since
+}
+
+// wholeSince: nothing is known before somebody keeps the log; what a relay without tracking
+// sends it lacks, and it says so from before the row goes; a log that begins anew does not
+// remember what the one before it had. And an inbox tells when its messages were enqueued.
+func (f *storeFixture) wholeSince() {
+	leases := f.lease("a")
+	settle := func(untracked bool) *outlast.Row {
+		f.publish(message(""))
+		rows := f.pending(leases)
+		f.settle(&outlast.Settlement{Leases: leases, Sent: rows, Untracked: untracked})
+		return rows[0]
+	}
+	keep := func() time.Time {
+		f.Helper()
+		_, err := f.s.Journal().Keep(f.ctx, outlast.Retention{})
+		f.must(err)
+		return f.since()
+	}
+	row := settle(false)
+	want(f, "nobody has kept it, and it is whole", f.since(), time.Time{})
+	began := keep()
+	if began.Before(row.EnqueuedAt) {
+		f.Fatalf("whole since %v, and nobody had kept it at %v", began, row.EnqueuedAt)
+	}
+	settle(false)
+	want(f, "it stays whole", keep().Equal(began), true)
+	row = settle(true)
+	if since := f.since(); !since.After(row.EnqueuedAt) || !since.After(began) {
+		f.Fatalf("whole since %v, but a row of %v is not in it", since, row.EnqueuedAt)
+	}
+	f.must(f.s.Migrations().Down(f.ctx, 1))
+	f.must(f.s.Migrations().Up(f.ctx, 0))
+	f.must(f.s.Journal().Tracking(f.ctx))
+	want(f, "it is another one", f.since(), time.Time{})
+
+	in := received("")
+	in.EnqueuedAt = began.Add(-time.Hour).UTC().Truncate(time.Millisecond)
+	f.handle(in)
+	page, err := f.s.Journal().Facts(f.ctx, of(in))
+	f.must(err)
+	want(f, "facts of the inbox", len(page.Facts), 1)
+	want(f, "enqueued as the inbox says", page.Facts[0].EnqueuedAt.Equal(in.EnqueuedAt), true)
+	page, err = f.s.Journal().Facts(f.ctx, outlast.FactQuery{IDs: []string{""}})
+	f.must(err)
+	want(f, "facts of no message", len(page.Facts), 0)
 }
 
 func (f *storeFixture) hearing() {

@@ -25,6 +25,8 @@ type tracking struct {
 	known bool
 	err   error // why there is no tracking
 	next  time.Time
+	// unlogged is until when the database knows that rows are settled without the sent log.
+	unlogged time.Time
 }
 
 // lookAgain is how long it takes until tables that were not there are noticed.
@@ -68,12 +70,44 @@ func (s *store) tracked(ctx context.Context, c querier) (missing, err error) {
 	return missing, nil
 }
 
-func (s *store) tracks(ctx context.Context, c querier, set *outlast.Settlement) (bool, error) {
-	if set.Untracked || len(set.Sent)+len(set.Hold) == 0 {
+func (s *store) tracks(ctx context.Context, c execer, set *outlast.Settlement) (bool, error) {
+	if len(set.Sent)+len(set.Hold) == 0 {
 		return false, nil
 	}
 	missing, err := s.tracked(ctx, c)
-	return missing == nil, err
+	switch {
+	case err != nil:
+		return false, err
+	case missing == nil && !set.Untracked:
+		return true, nil
+	case len(set.Sent) > 0 && outlast.CodeOf(missing) != outlast.CodeSchema:
+		return false, s.unlog(ctx, c)
+	}
+	return false, nil
+}
+
+// unlog notes, ahead and before rows go, that the sent log will not know them: it is whole
+// from a minute hence at the earliest.
+func (s *store) unlog(ctx context.Context, c execer) error {
+	t := &s.journal
+	now := time.Now()
+	t.mu.Lock()
+	noted := now.Before(t.unlogged)
+	t.mu.Unlock()
+	if noted {
+		return nil
+	}
+	if _, err := c.Exec(ctx, s.sql.Get("log_unlogged")); err != nil {
+		switch outlast.CodeOf(s.fail("note that nothing is tracked", err, false)) {
+		case outlast.CodeDenied, outlast.CodeSchema: // who may not write there is warned of it: see outlast doctor
+		default:
+			return err
+		}
+	}
+	t.mu.Lock()
+	t.unlogged = now.Add(30 * time.Second)
+	t.mu.Unlock()
+	return nil
 }
 
 func (s journal) Tracking(ctx context.Context) error {
@@ -160,6 +194,12 @@ func (s journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 		if page.Tracked {
 			read("facts_sent", r.scanSent, ids, flows, keys, limit+1)
 			read("facts_kept", r.scanKept, texts, limit+1)
+			r.batch.Queue(s.sql.Get("facts_since")).QueryRow(func(row pgx.Row) error {
+				var since *time.Time
+				err := row.Scan(&since)
+				page.Since = utc(since)
+				return err
+			})
 		}
 		err = c.SendBatch(ctx, r.batch).Close() // one way to the server and back
 		page.Service = r.source
@@ -276,7 +316,7 @@ func (r *factReader) scanInbox(rows pgx.Rows) error {
 	if err := rows.Scan(&f.Group, &f.Source, &f.ID, &state, &enqueued, &at); err != nil {
 		return err
 	}
-	f.At = at.UTC()
+	f.At, f.EnqueuedAt = at.UTC(), enqueued.UTC()
 	switch state {
 	case "handled":
 		f.Kind, f.Now = outlast.FactHandled, true

@@ -37,6 +37,9 @@ func (s journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 		if _, err := c.Exec(ctx, s.sql.Get("keep_ahead")); err != nil {
 			return err
 		}
+		if _, err := c.Exec(ctx, s.sql.Get("log_begun")); err != nil {
+			return err
+		}
 		if !r.Books {
 			if err := c.QueryRow(ctx, s.sql.Get("keep_books")).Scan(&r.Books); err != nil {
 				return err
@@ -78,6 +81,11 @@ func (s journal) dropParts(ctx context.Context, c *pgx.Conn, parts []part, r out
 		if !free {
 			kept.Due++
 			continue
+		}
+		if p.parent == s.conf.prefix+"sent" {
+			if _, err := c.Exec(ctx, s.sql.Get("log_dropped"), p.from.Add(headWidth)); err != nil {
+				return err
+			}
 		}
 		var done bool
 		if err := c.QueryRow(ctx, s.sql.Get("drop_part"), p.name).Scan(&done); err != nil {
@@ -149,6 +157,9 @@ func (s journal) keepDefaults(ctx context.Context, c *pgx.Conn, r outlast.Retent
 	if _, err := c.Exec(ctx, s.sql.Get("keep_default_body"), micros(r.BodyAge), r.Books); err != nil {
 		return err
 	}
-	_, err := c.Exec(ctx, s.sql.Get("keep_facts"), micros(r.Age))
+	if _, err := c.Exec(ctx, s.sql.Get("keep_facts"), micros(r.Age)); err != nil {
+		return err
+	}
+	_, err := c.Exec(ctx, s.sql.Get("keep_marks"))
 	return err
 }

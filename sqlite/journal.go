@@ -67,6 +67,15 @@ func (st *settling) log(ctx context.Context, r *outlast.Row, fate outlast.Fate) 
 	return nil
 }
 
+// unlog notes that the sent log will not know what this transaction settles.
+func (w *writeTx) unlog(ctx context.Context) error {
+	n, err := w.count(ctx, w.s.sql.Get("log_unlogged"))
+	if err != nil || n == 0 {
+		return err
+	}
+	return w.exec(ctx, w.s.sql.Get("keep_marks"))
+}
+
 // failed notes a try of a row that failed by itself.
 func (st *settling) failed(ctx context.Context, h *outlast.Hold) error {
 	if !st.track || h.Reason != outlast.HeldBackoff && h.Reason != outlast.HeldRefused {
@@ -122,6 +131,7 @@ func (j journal) Facts(ctx context.Context, q outlast.FactQuery) (page outlast.F
 	if there {
 		r.read("facts_sent", r.scanSent, ids, flows, keys, limit)
 		r.read("facts_kept", r.scanKept, ids, limit)
+		r.read("facts_since", r.scanSince)
 	}
 	return page, mapped(op, r.err)
 }
@@ -259,11 +269,11 @@ func (r *factReader) scanReceived(kind outlast.FactKind) func(scan scanner) erro
 func (r *factReader) scanInbox(scan scanner) error {
 	var f outlast.Fact
 	var state string
-	var at int64
-	if err := scan(&f.Group, &f.Source, &f.ID, &state, &at); err != nil {
+	var enqueued, at int64
+	if err := scan(&f.Group, &f.Source, &f.ID, &state, &enqueued, &at); err != nil {
 		return err
 	}
-	f.At = time.UnixMicro(at)
+	f.At, f.EnqueuedAt = time.UnixMicro(at), time.UnixMicro(enqueued)
 	switch state {
 	case "handled":
 		f.Kind, f.Now = outlast.FactHandled, true
@@ -274,6 +284,13 @@ func (r *factReader) scanInbox(scan scanner) error {
 	}
 	r.add(f)
 	return nil
+}
+
+func (r *factReader) scanSince(scan scanner) error {
+	var since sql.NullInt64
+	err := scan(&since)
+	r.page.Since = instant(since)
+	return err
 }
 
 func (r *factReader) scanKept(scan scanner) error {
@@ -375,6 +392,9 @@ func (j journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 	if err != nil || !there {
 		return kept, mapped(w.op, err)
 	}
+	if err := w.exec(ctx, j.s.sql.Get("log_begun")); err != nil {
+		return kept, err
+	}
 	var ends, rows int64
 	if err := w.tx.QueryRowContext(ctx, j.s.sql.Get("log_bytes")).Scan(&ends, &rows); err != nil {
 		return kept, mapped(w.op, err)
@@ -410,7 +430,7 @@ func (j journal) keep(ctx context.Context, w *writeTx, r outlast.Retention, age 
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"drop_body", "drop_key", "drop_sent"} {
+	for _, name := range []string{"log_dropped", "drop_body", "drop_key", "drop_sent"} {
 		if err := w.exec(ctx, j.s.sql.Get(name), jsonList(old)); err != nil {
 			return err
 		}
@@ -424,5 +444,11 @@ func (j journal) keep(ctx context.Context, w *writeTx, r outlast.Retention, age 
 	if err := w.tx.QueryRowContext(ctx, j.s.sql.Get("keep_due"), age.Microseconds()).Scan(&kept.Due); err != nil {
 		return err
 	}
-	return w.exec(ctx, j.s.sql.Get("keep_facts"), r.Age.Microseconds(), keepRows)
+	if err := w.exec(ctx, j.s.sql.Get("log_withdrawn"), r.Age.Microseconds()); err != nil {
+		return err
+	}
+	if err := w.exec(ctx, j.s.sql.Get("keep_facts"), r.Age.Microseconds(), keepRows); err != nil {
+		return err
+	}
+	return w.exec(ctx, j.s.sql.Get("keep_marks"))
 }

@@ -56,9 +56,13 @@ func (x relay) Settle(ctx context.Context, set *outlast.Settlement) ([]outlast.L
 		}
 	}
 	st := &settling{w: w, fenced: fenced, stmts: map[string]*sql.Stmt{}}
-	if !set.Untracked {
-		if st.track, err = x.s.tracked(ctx, w.tx); err != nil {
-			return nil, mapped("settle", err)
+	there, err := x.s.tracked(ctx, w.tx)
+	if err != nil {
+		return nil, mapped("settle", err)
+	}
+	if st.track = there && !set.Untracked; there && set.Untracked && len(set.Sent) > 0 {
+		if err := w.unlog(ctx); err != nil {
+			return nil, err
 		}
 	}
 	if err := st.apply(ctx, set); err != nil {

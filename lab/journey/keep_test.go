@@ -87,6 +87,48 @@ func TestEvidenceIsKeptUntilTheBooksAreClosed(t *testing.T) {
 	}
 }
 
+// TestTheSentLogIsWholeAfterWhatWasDropped: whatever Keep drops, in whatever order, the sent
+// log says that it is whole from behind it.
+func TestTheSentLogIsWholeAfterWhatWasDropped(t *testing.T) {
+	t.Parallel()
+	s := open(t, "orders")
+	s.exec(t, "INSERT INTO outlast_fact (at, kind, id) VALUES (clock_timestamp() - interval '90 days', 'begun', '')")
+	since := func(want time.Time) {
+		t.Helper()
+		page, err := s.store.Journal().Facts(t.Context(), outlast.FactQuery{})
+		must(t, err)
+		if d := page.Since.Sub(want); d.Abs() > time.Millisecond {
+			t.Errorf("whole since %v, want %v", page.Since, want)
+		}
+	}
+	ago := func(d time.Duration) time.Time { return time.Now().Add(-d).UTC().Truncate(time.Millisecond) }
+	const day = 24 * time.Hour
+	s.keep(t, outlast.Retention{})
+	since(ago(90 * day))
+	kept := s.past(t, 60*day, 1) // not balanced: it lingers
+	balanced := s.past(t, 30*day, 1)
+	must(t, s.store.Books().Write(t.Context(), outlast.BookMinute{Minute: kept, State: outlast.MinuteUnbalanced, Sent: 1}, nil))
+	must(t, s.store.Books().Write(t.Context(), outlast.BookMinute{Minute: balanced, State: outlast.MinuteBalanced, Sent: 1}, nil))
+	if k := s.keep(t, outlast.Retention{}); k.Dropped != 3 || k.Due == 0 {
+		t.Fatalf("kept %+v", k)
+	}
+	since(balanced.Truncate(6 * time.Hour).Add(6 * time.Hour))
+	// Where no part fitted.
+	at := ago(20 * day)
+	s.exec(t, "INSERT INTO outlast_sent (sent_at, enqueued_at, id, fate, unheard, type) VALUES ($1, $1, outlast_uuid7(), 0, false, 'order.placed.v1')", at)
+	must(t, s.store.Books().Write(t.Context(), outlast.BookMinute{Minute: at.Truncate(time.Minute), State: outlast.MinuteBalanced, Sent: 1}, nil))
+	s.keep(t, outlast.Retention{})
+	since(at)
+	// A message that was withdrawn may have been published: of that no other row tells.
+	at = ago(10 * day)
+	s.exec(t, "INSERT INTO outlast_fact (at, kind, id) VALUES ($1, 'withdrawn', outlast_uuid7()::text)", at)
+	s.keep(t, outlast.Retention{})
+	since(at)
+	if n := s.number(t, "SELECT count(*) FROM outlast_fact"); n != 3 {
+		t.Errorf("%d facts are left, want the last of each kind", n)
+	}
+}
+
 // TestMinutesBehindTheBooksAreOpened: a message whose enqueue lies in a minute that the
 // books have passed does not keep its part of the sent log for ever.
 func TestMinutesBehindTheBooksAreOpened(t *testing.T) {

@@ -102,7 +102,32 @@ FROM p CROSS JOIN unnest($1::text[]) AS x(id) CROSS JOIN LATERAL (
 
 -- name: facts_kept
 SELECT f.kind, f.id, coalesce(f.source, ''), coalesce(f.grp, ''), f.at, coalesce(f.attempt, 0), coalesce(f.code, ''), coalesce(f.detail, '')
-FROM {{t}}fact f WHERE f.id = ANY($1::text[]) ORDER BY f.seq LIMIT $2::int
+FROM {{t}}fact f WHERE f.id = ANY($1::text[]) AND f.id <> '' ORDER BY f.seq LIMIT $2::int
+
+-- name: facts_since
+-- Facts without an id are of the tables themselves. Of the sent log: begun, unlogged (a
+-- relay settles without it until then) and dropped (what was sent before may be gone).
+SELECT max(f.at) FROM {{t}}fact f WHERE f.id = '' AND f.kind IN ('begun', 'unlogged', 'dropped')
+
+-- name: log_begun
+-- A minute ahead: a relay of another process may have looked before the tables were there.
+INSERT INTO {{t}}fact (at, kind, id) SELECT clock_timestamp() + interval '1 minute', 'begun', ''
+WHERE NOT EXISTS (SELECT FROM {{t}}fact f WHERE f.id = '' AND f.kind IN ('begun', 'unlogged', 'dropped'))
+
+-- name: log_unlogged
+WITH d AS (
+    DELETE FROM {{t}}fact WHERE id = '' AND kind = 'unlogged' AND at < clock_timestamp()
+)
+INSERT INTO {{t}}fact (at, kind, id) VALUES (clock_timestamp() + interval '1 minute', 'unlogged', '')
+
+-- name: log_dropped
+INSERT INTO {{t}}fact (at, kind, id) SELECT $1::timestamptz, 'dropped', ''
+WHERE NOT EXISTS (SELECT FROM {{t}}fact f WHERE f.id = '' AND f.kind = 'dropped' AND f.at >= $1::timestamptz)
+
+-- name: keep_marks
+-- Of the facts about the tables the last of each kind says all.
+DELETE FROM {{t}}fact f WHERE f.id = '' AND EXISTS (
+    SELECT FROM {{t}}fact n WHERE n.id = '' AND n.kind = f.kind AND n.grp IS NOT DISTINCT FROM f.grp AND n.at > f.at)
 
 -- name: ids_waiting
 -- The rows that the statements of facts before facts_sent read, by their ids alone. All
@@ -188,11 +213,15 @@ ORDER BY 3, 1
 SELECT set_config('statement_timeout', '30s', true), set_config('jit', 'off', true), coalesce((SELECT value FROM {{t}}meta WHERE key = 'source'), '')
 
 -- name: keep_default
-DELETE FROM {{t}}sent_default WHERE ctid = ANY(ARRAY(
-    SELECT s.ctid FROM {{t}}sent_default s
-    WHERE s.sent_at < clock_timestamp() - $1::bigint * interval '1 microsecond' AND (s.deadline IS NULL OR s.deadline < clock_timestamp())
-        AND (NOT $2::boolean OR EXISTS (SELECT FROM {{t}}minute m WHERE m.minute = date_trunc('minute', s.enqueued_at, 'UTC') AND m.state IN ('balanced', 'signed')))
-    LIMIT 10000))
+WITH d AS (
+    DELETE FROM {{t}}sent_default WHERE ctid = ANY(ARRAY(
+        SELECT s.ctid FROM {{t}}sent_default s
+        WHERE s.sent_at < clock_timestamp() - $1::bigint * interval '1 microsecond' AND (s.deadline IS NULL OR s.deadline < clock_timestamp())
+            AND (NOT $2::boolean OR EXISTS (SELECT FROM {{t}}minute m WHERE m.minute = date_trunc('minute', s.enqueued_at, 'UTC') AND m.state IN ('balanced', 'signed')))
+        LIMIT 10000))
+    RETURNING sent_at
+)
+INSERT INTO {{t}}fact (at, kind, id) SELECT max(sent_at) + interval '1 microsecond', 'dropped', '' FROM d HAVING count(*) > 0
 
 -- name: keep_default_key
 DELETE FROM {{t}}sent_key_default WHERE ctid = ANY(ARRAY(
@@ -209,8 +238,13 @@ DELETE FROM {{t}}sent_body_default WHERE ctid = ANY(ARRAY(
     LIMIT 10000))
 
 -- name: keep_facts
-DELETE FROM {{t}}fact WHERE ctid = ANY(ARRAY(
-    SELECT f.ctid FROM {{t}}fact f WHERE f.at < clock_timestamp() - $1::bigint * interval '1 microsecond' LIMIT 10000))
+-- That a message was withdrawn no other row tells, and it may have been published before.
+WITH d AS (
+    DELETE FROM {{t}}fact WHERE ctid = ANY(ARRAY(
+        SELECT f.ctid FROM {{t}}fact f WHERE f.at < clock_timestamp() - $1::bigint * interval '1 microsecond' AND f.id <> '' LIMIT 10000))
+    RETURNING at, kind
+)
+INSERT INTO {{t}}fact (at, kind, id) SELECT max(at) + interval '1 microsecond', 'unlogged', '' FROM d WHERE kind = 'withdrawn' HAVING count(*) > 0
 
 -- name: closed_look
 -- As settled_look, without the held: the books keep the minutes of those open.

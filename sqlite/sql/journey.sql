@@ -78,12 +78,40 @@ WITH RECURSIVE p (grp, source) AS (
     SELECT n.grp, n.source FROM p JOIN {{p}}inbox n ON (n.grp, n.source, n.id) = (
         SELECT i.grp, i.source, i.id FROM {{p}}inbox i WHERE (i.grp, i.source) > (p.grp, p.source) ORDER BY i.grp, i.source, i.id LIMIT 1)
 )
-SELECT i.grp, i.source, i.id, i.state, i.at
+SELECT i.grp, i.source, i.id, i.state, i.enqueued_at, i.at
 FROM p CROSS JOIN json_each(?1) x JOIN {{p}}inbox i ON i.grp = p.grp AND i.source = p.source AND i.id = x.value LIMIT ?2;
 
 -- name: facts_kept
 SELECT kind, id, coalesce(source, ''), coalesce(grp, ''), at, coalesce(attempt, 0), coalesce(code, ''), coalesce(detail, '')
-FROM {{p}}fact WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY seq LIMIT ?2;
+FROM {{p}}fact WHERE id IN (SELECT value FROM json_each(?1)) AND id <> '' ORDER BY seq LIMIT ?2;
+
+-- name: facts_since
+-- Facts without an id are of the tables themselves. Of the sent log: begun, unlogged (a
+-- relay has settled without it) and dropped (what was sent before may be gone).
+SELECT max(at) FROM {{p}}fact WHERE id = '' AND kind IN ('begun', 'unlogged', 'dropped');
+
+-- name: log_begun
+INSERT INTO {{p}}fact (kind, id) SELECT 'begun', ''
+WHERE NOT EXISTS (SELECT 1 FROM {{p}}fact WHERE id = '' AND kind IN ('begun', 'unlogged', 'dropped'));
+
+-- name: log_unlogged
+-- A minute ahead, so that not each settlement writes a row.
+INSERT INTO {{p}}fact (at, kind, id) SELECT {{now}} + 60000000, 'unlogged', ''
+WHERE NOT EXISTS (SELECT 1 FROM {{p}}fact WHERE id = '' AND kind = 'unlogged' AND at > {{now}});
+
+-- name: log_dropped
+INSERT INTO {{p}}fact (at, kind, id)
+SELECT max(sent_at) + 1, 'dropped', '' FROM {{p}}sent WHERE seq IN (SELECT value FROM json_each(?)) HAVING count(*) > 0;
+
+-- name: log_withdrawn
+-- That a message was withdrawn no other row tells, and it may have been published before.
+INSERT INTO {{p}}fact (at, kind, id)
+SELECT max(at) + 1, 'unlogged', '' FROM {{p}}fact WHERE at < {{now}} - ? AND kind = 'withdrawn' HAVING count(*) > 0;
+
+-- name: keep_marks
+-- Of the facts about the tables the last of each kind says all.
+DELETE FROM {{p}}fact WHERE id = '' AND EXISTS (
+    SELECT 1 FROM {{p}}fact n WHERE n.id = '' AND n.kind = {{p}}fact.kind AND n.grp IS {{p}}fact.grp AND n.at > {{p}}fact.at);
 
 -- name: ids_waiting
 -- The rows that facts_outbox, facts_held, facts_retry and facts_dead read, by their ids alone.
@@ -165,7 +193,7 @@ DELETE FROM {{p}}sent_key WHERE (value, seq) IN (SELECT k.value, k.seq FROM json
 DELETE FROM {{p}}sent WHERE seq IN (SELECT value FROM json_each(?));
 
 -- name: keep_facts
-DELETE FROM {{p}}fact WHERE seq IN (SELECT seq FROM {{p}}fact WHERE at < {{now}} - ? ORDER BY seq LIMIT ?);
+DELETE FROM {{p}}fact WHERE seq IN (SELECT seq FROM {{p}}fact WHERE at < {{now}} - ? AND id <> '' ORDER BY seq LIMIT ?);
 
 -- name: closed
 -- Read while no other writer can be at work, so that what is not there cannot come.
