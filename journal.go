@@ -191,6 +191,10 @@ type Hearer struct {
 	Type  string    `json:"type"`
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until,omitzero"`
+	// Forgot is the instant up to which the group's inbox may have forgotten what it handled,
+	// by its purges: what it handled later it remembers. Zero: it never forgot anything, or
+	// only before it began to say so (TestStore/Purge_tells_what_it_forgot).
+	Forgot time.Time `json:"forgot,omitzero"`
 }
 
 // Retention is how long the sent log keeps what. What the books have not balanced, and

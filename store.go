@@ -272,7 +272,8 @@ type InboxStore interface {
 	BeginRetry(ctx context.Context, group string, types []string) (RetryTx, time.Duration, error)
 	// Purge forgets handled messages of source enqueued before settledBefore and
 	// handled longer ago than age, at most limit rows, and returns how many. Messages
-	// that wait or are dead are never forgotten.
+	// that wait or are dead are never forgotten. See [Hearer].Forgot, which it moves on first:
+	// by a 24th of age more than is true, so that not each call does.
 	Purge(ctx context.Context, p PurgeRequest) (int, error)
 	// Alive renews instance's record in group and returns the records of others:
 	// those that were not ended by Leave.

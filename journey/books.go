@@ -172,7 +172,7 @@ func (b *Books) minute(ctx context.Context, due outlast.DueMinute, hearers []hea
 		return m, nil, err
 	}
 	var lines []outlast.BookLine
-	missing := false
+	missing, forgotten := false, false
 	for i := range hearers {
 		part, err := b.group(ctx, due.Minute, &hearers[i], sent)
 		if err != nil && ctx.Err() != nil {
@@ -184,10 +184,11 @@ func (b *Books) minute(ctx context.Context, due outlast.DueMinute, hearers []hea
 		}
 		for _, l := range part {
 			missing = missing || len(l.Missing) > 0 || l.More
+			forgotten = forgotten || l.Received < 0
 		}
 		lines = append(lines, part...)
 	}
-	gap := slices.ContainsFunc(c.Places, func(p PlaceState) bool { return p.Unknown != "" })
+	gap := forgotten || slices.ContainsFunc(c.Places, func(p PlaceState) bool { return p.Unknown != "" })
 	for _, typ := range slices.Sorted(maps.Keys(sent)) {
 		known := func(h hearerAt) bool { _, ok := h.types[typ]; return ok }
 		if slices.ContainsFunc(hearers, known) || slices.Contains(b.Elsewhere, typ) {
@@ -198,10 +199,7 @@ func (b *Books) minute(ctx context.Context, due outlast.DueMinute, hearers []hea
 			c.Unasked = append(c.Unasked, typ)
 		}
 	}
-	grace := b.Grace
-	if grace == 0 {
-		grace = 5 * time.Minute
-	}
+	grace := b.grace()
 	switch {
 	case due.Held > 0:
 		m.State = outlast.MinuteOpen
@@ -255,6 +253,7 @@ func (b *Books) group(ctx context.Context, minute time.Time, h *hearerAt, sent m
 		return nil, err
 	}
 	all.Subtract(got)
+	var unknown map[string]bool
 	var missing map[string][]string
 	more := false
 	if !all.Empty() {
@@ -262,13 +261,52 @@ func (b *Books) group(ctx context.Context, minute time.Time, h *hearerAt, sent m
 		if missing, more, err = b.missing(ctx, minute, h, want, all); err != nil {
 			return nil, err
 		}
+		if unknown, err = b.forgotten(ctx, minute, h, missing); err != nil {
+			return nil, err
+		}
 	}
 	var lines []outlast.BookLine
 	for typ, s := range want {
+		if unknown[typ] {
+			lines = append(lines, outlast.BookLine{Type: typ, Group: h.group, Sent: int(s.Count), Received: -1})
+			continue
+		}
 		lines = append(lines, outlast.BookLine{Type: typ, Group: h.group, Sent: int(s.Count),
 			Received: int(s.Count) - len(missing[typ]), Missing: missing[typ], More: more && len(missing[typ]) > 0})
 	}
 	return sorted(lines), nil
+}
+
+// forgotten leaves of what is missing, of a minute that the group's inbox may have forgotten,
+// only what was missing when the books looked before: of the rest nobody can say whether the
+// group has handled it. It returns the types of which nothing is left.
+func (b *Books) forgotten(ctx context.Context, minute time.Time, h *hearerAt, missing map[string][]string) (map[string]bool, error) {
+	bench := Bench{Now: time.Now(), Grace: b.grace()}
+	unknown := map[string]bool{}
+	var before []outlast.BookLine
+	for typ, ids := range missing {
+		if remembers(h.types[typ], minute, bench) {
+			continue
+		}
+		if before == nil {
+			var err error
+			if before, err = b.Store.Books().Lines(ctx, minute); err != nil {
+				return nil, err
+			}
+		}
+		i := slices.IndexFunc(before, func(l outlast.BookLine) bool { return l.Type == typ && l.Group == h.group })
+		was := func(id string) bool { return i >= 0 && slices.Contains(before[i].Missing, id) }
+		missing[typ] = slices.DeleteFunc(ids, func(id string) bool { return !was(id) })
+		unknown[typ] = len(missing[typ]) == 0
+	}
+	return unknown, nil
+}
+
+func (b *Books) grace() time.Duration {
+	if b.Grace == 0 {
+		return 5 * time.Minute
+	}
+	return b.Grace
 }
 
 // missing names the ids that the group has not seen. What is left of the sketches names

@@ -72,6 +72,43 @@ func (w *world) receive(rows ...*outlast.Row) {
 	}
 }
 
+// TestForgottenIsNotMissing: what a group has handled and its inbox has forgotten is unknown
+// when the books look at it late. What they named before stays named.
+func TestForgottenIsNotMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		seen := w.send("order.placed.v1", 3)
+		w.receive(seen...)
+		time.Sleep(time.Hour)
+		lost := w.send("order.placed.v1", 2)
+		time.Sleep(time.Hour)
+		later := seen[0].EnqueuedAt.UTC().Truncate(time.Minute)
+		if c := w.close(); c.Balanced != 1 || c.Unbalanced != 1 {
+			t.Fatalf("closed %v", c)
+		}
+		w.must(w.orders.Books().Write(t.Context(), outlast.BookMinute{Minute: later, State: outlast.MinuteOpen, Sent: 3}, nil))
+		time.Sleep(8 * 24 * time.Hour)
+		n, err := w.billing.Inbox().Purge(t.Context(), outlast.PurgeRequest{Group: "billing", Source: "orders", SettledBefore: time.Now(), Age: 7 * 24 * time.Hour, Limit: 100})
+		w.must(err)
+		if n != 3 {
+			t.Fatalf("%d are forgotten", n)
+		}
+		if c := w.close(); c.Open != 1 || c.Unbalanced != 1 || c.Missing != 2 {
+			t.Fatalf("closed %v: %+v", c, c)
+		}
+		lines, err := w.orders.Books().Lines(t.Context(), later)
+		w.must(err)
+		if len(lines) != 1 || lines[0].Received >= 0 || len(lines[0].Missing) != 0 {
+			t.Errorf("what was forgotten is %+v", lines)
+		}
+		ids, err := w.books.Missing(t.Context(), lost[0].EnqueuedAt.UTC().Truncate(time.Minute))
+		w.must(err)
+		if len(ids) != 2 {
+			t.Errorf("%q are missing, want 2", ids)
+		}
+	})
+}
+
 func (w *world) close() *journey.Closing {
 	w.t.Helper()
 	c, err := w.books.Close(w.t.Context())

@@ -141,6 +141,13 @@ func TestJudge(t *testing.T) {
 		b.Sources = map[string]time.Time{"orders": since}
 		return b
 	}
+	forgot := func(after, at time.Duration) Bench {
+		b := whole(after)
+		b.Hearers = slices.Clone(b.Hearers)
+		b.Hearers[0].Forgot = start.Add(at)
+		return b
+	}
+	const week = 7 * 24 * time.Hour
 	partial := whole(time.Hour)
 	partial.Complete, partial.Sources = false, nil
 	for name, c := range map[string]struct {
@@ -152,6 +159,10 @@ func TestJudge(t *testing.T) {
 		"on its way":              {[]outlast.Fact{committed, sent}, whole(10 * time.Second), nil},
 		"late on its way":         {[]outlast.Fact{committed, sent}, whole(2 * time.Minute), []VerdictKind{Overdue}},
 		"lost":                    {[]outlast.Fact{committed, sent}, whole(time.Hour), []VerdictKind{Lost}},
+		"lost for a week":         {[]outlast.Fact{committed, sent}, whole(week), []VerdictKind{Lost}},
+		"not lost: long ago":      {[]outlast.Fact{committed, sent}, whole(week + time.Second), nil},
+		"lost: remembered":        {[]outlast.Fact{committed, sent}, forgot(2*week, -5*time.Minute), []VerdictKind{Lost}},
+		"not lost: forgotten":     {[]outlast.Fact{committed, sent}, forgot(time.Hour, -5*time.Minute+time.Second), nil},
 		"not lost behind a gap":   {[]outlast.Fact{committed, sent}, partial, nil},
 		"stuck pending, overdue":  {[]outlast.Fact{pending}, whole(time.Hour), []VerdictKind{Stuck, Overdue}},
 		"stuck retry, overdue":    {[]outlast.Fact{committed, sent, waiting}, whole(time.Hour), []VerdictKind{Stuck, Overdue}},

@@ -38,7 +38,9 @@ type Verdict struct {
 // Bench is what is known beside the facts when messages are judged.
 type Bench struct {
 	Now time.Time
-	// Hearers are the groups that hear types, of all databases that were asked.
+	// Hearers are the groups that hear types, of all databases that were asked. What a group
+	// may have forgotten, or was enqueued more than [Trusted] ago when it has not said what,
+	// is not missing in it.
 	Hearers []outlast.Hearer
 	// Complete says that every database was asked: what nobody knows is not there.
 	Complete bool
@@ -136,7 +138,7 @@ func (s *Story) judgeMissing(b Bench, say sayer) {
 		return
 	}
 	for _, h := range b.Hearers {
-		if !expects(h, s.Envelope.Type, s.Envelope.EnqueuedAt) || slices.ContainsFunc(s.Groups, func(t Track) bool { return t.Group == h.Group && t.State != Unknown }) {
+		if !expects(h, s.Envelope.Type, s.Envelope.EnqueuedAt) || !remembers(h, s.Envelope.EnqueuedAt, b) || slices.ContainsFunc(s.Groups, func(t Track) bool { return t.Group == h.Group && t.State != Unknown }) {
 			continue
 		}
 		deadline := s.Envelope.Deadline()
@@ -147,6 +149,19 @@ func (s *Story) judgeMissing(b Bench, say sayer) {
 			say(Overdue, h.Group, deadline, "not handled, %s after its deadline", age(b, deadline))
 		}
 	}
+}
+
+// Trusted is how long an inbox that has not said what it forgot is taken to remember what it
+// handled: the default of [outlast.ConsumerConfig].DedupWindow.
+const Trusted = 7 * 24 * time.Hour
+
+// remembers reports whether the inbox of a group would surely have a message, had the group
+// handled it: it does not forget what was enqueued, and so handled, after that.
+func remembers(h outlast.Hearer, at time.Time, b Bench) bool {
+	if h.Forgot.IsZero() {
+		return b.Now.Sub(at) <= Trusted
+	}
+	return !at.Before(h.Forgot.Add(b.Grace)) // clocks of two databases
 }
 
 // expects reports whether a hearer should get a message of a type enqueued at an instant.

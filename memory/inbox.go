@@ -250,6 +250,9 @@ func (x inbox) Purge(ctx context.Context, p outlast.PurgeRequest) (int, error) {
 			n++
 		}
 	}
+	if n > 0 && before.After(x.s.forgot[p.Group]) {
+		x.s.forgot[p.Group] = before.Add(p.Age / 24)
+	}
 	return n, nil
 }
 

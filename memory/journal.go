@@ -291,6 +291,7 @@ func (j journal) Hearers(ctx context.Context) ([]outlast.Hearer, error) {
 	defer j.s.mu.Unlock()
 	var list []outlast.Hearer
 	for _, h := range j.s.hearers {
+		h.Forgot = j.s.forgot[h.Group]
 		list = append(list, h)
 	}
 	slices.SortFunc(list, func(a, b outlast.Hearer) int {

@@ -2,6 +2,7 @@ package outlasttest
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"github.com/outlastmq/outlast"
@@ -9,6 +10,7 @@ import (
 
 var upkeepTests = []storeTest{
 	{name: "F59_Purge_forgets_only_what_is_old_and_settled", run: (*storeFixture).purge},
+	{name: "Purge_tells_what_it_forgot", run: (*storeFixture).purgeTells},
 	{name: "S41_Purge_never_forgets_what_waits_or_is_dead", run: (*storeFixture).purgeKeeps},
 	{name: "Alive_shows_those_who_did_not_leave", run: (*storeFixture).aliveLeave},
 	{name: "Suspect_counts_until_the_message_is_settled", run: (*storeFixture).suspect},
@@ -65,6 +67,41 @@ func (f *storeFixture) purge() {
 	time.Sleep(5 * time.Millisecond)
 	want(f, "purged with a limit", f.purgeNow(outlast.PurgeRequest{SettledBefore: middle, Limit: 3}), 3)
 	want(f, "purged of the rest", f.purgeNow(outlast.PurgeRequest{SettledBefore: middle, Limit: 3}), 2)
+}
+
+// purgeTells: a group that forgot something says up to when it may have, those that forgot
+// nothing do not.
+func (f *storeFixture) purgeTells() {
+	j := f.s.Journal()
+	f.must(j.Hear(f.ctx, group, []string{"a.v1", "b.v1"}))
+	f.must(j.Hear(f.ctx, "shipping", []string{"a.v1"}))
+	forgot := func(of string) time.Time {
+		f.Helper()
+		list, err := j.Hearers(f.ctx)
+		f.must(err)
+		h := list[slices.IndexFunc(list, func(h outlast.Hearer) bool { return h.Group == of })]
+		return h.Forgot
+	}
+	purge := func(age time.Duration) {
+		f.Helper()
+		f.handle(received(""))
+		handled := time.Now()
+		f.eventually("it is purged", func() bool {
+			return f.purgeNow(outlast.PurgeRequest{SettledBefore: time.Now().Add(time.Hour), Age: age}) == 1
+		})
+		if at := forgot(group); at.Before(handled.Add(-50*time.Millisecond)) || at.After(time.Now().Add(age)) {
+			f.Fatalf("it may have forgotten what is before %v, and what was handled at %v is purged", at, handled)
+		}
+	}
+	want(f, "nothing to purge", f.purgeNow(outlast.PurgeRequest{SettledBefore: time.Now().Add(time.Hour), Age: time.Hour}), 0)
+	want(f, "forgot", forgot(group), time.Time{})
+	purge(0)
+	first := forgot(group)
+	purge(24 * time.Millisecond)
+	if second := forgot(group); !second.After(first) {
+		f.Fatalf("forgot up to %v, and then %v", first, second)
+	}
+	want(f, "another group forgot", forgot("shipping"), time.Time{})
 }
 
 func (f *storeFixture) purgeKeeps() {

@@ -234,10 +234,21 @@ func (s inbox) Purge(ctx context.Context, p outlast.PurgeRequest) (n int, err er
 		return 0, nil // nothing is known to be settled
 	}
 	err = s.conn(ctx, "purge the inbox", true, func(c *pgx.Conn) error {
-		tag, err := c.Exec(ctx, s.sql.Get("purge"), p.Group, p.Source, p.SettledBefore.UTC(), micros(p.Age), p.Limit)
+		missing, err := s.tracked(ctx, c)
+		if err != nil {
+			return definite{err}
+		}
+		args := []any{p.Group, p.Source, p.SettledBefore.UTC(), micros(p.Age), p.Limit}
+		if missing == nil {
+			return c.QueryRow(ctx, s.sql.Get("purge_noted"), args...).Scan(&n)
+		}
+		tag, err := c.Exec(ctx, s.sql.Get("purge"), args...)
 		n = int(tag.RowsAffected())
 		return err
 	})
+	if err != nil {
+		s.journal.doubt(err)
+	}
 	return n, err
 }
 

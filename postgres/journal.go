@@ -427,9 +427,9 @@ func (s journal) Hearers(ctx context.Context) (list []outlast.Hearer, err error)
 			return err
 		}
 		list, err = collect(func(row pgx.CollectableRow, h *outlast.Hearer) error {
-			var until *time.Time
-			err := row.Scan(&h.Group, &h.Type, &h.Since, &until)
-			h.Since, h.Until = h.Since.UTC(), utc(until)
+			var until, forgot *time.Time
+			err := row.Scan(&h.Group, &h.Type, &h.Since, &until, &forgot)
+			h.Since, h.Until, h.Forgot = h.Since.UTC(), utc(until), utc(forgot)
 			return err
 		})(tx.Query(ctx, s.sql.Get("hearers")))
 		return err

@@ -215,6 +215,19 @@ func (x inbox) Purge(ctx context.Context, p outlast.PurgeRequest) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	there, err := x.s.tracked(ctx, w.tx)
+	if err != nil {
+		return 0, mapped(op, err)
+	}
+	if there && n > 0 {
+		noted, err := w.count(ctx, x.s.sql.Get("forget"), p.Group, p.Age.Microseconds())
+		if err == nil && noted > 0 {
+			err = w.exec(ctx, x.s.sql.Get("keep_marks"))
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
 	return int(n), w.commit(ctx)
 }
 

@@ -365,9 +365,9 @@ func (j journal) Hearers(ctx context.Context) ([]outlast.Hearer, error) {
 	err = each(ctx, j.s.db, j.s.sql.Get("hearers"), nil, func(scan scanner) error {
 		var h outlast.Hearer
 		var since int64
-		var until sql.NullInt64
-		err := scan(&h.Group, &h.Type, &since, &until)
-		h.Since, h.Until = time.UnixMicro(since), instant(until)
+		var until, forgot sql.NullInt64
+		err := scan(&h.Group, &h.Type, &since, &until, &forgot)
+		h.Since, h.Until, h.Forgot = time.UnixMicro(since), instant(until), instant(forgot)
 		list = append(list, h)
 		return err
 	})

@@ -165,6 +165,25 @@ DELETE FROM {{t}}inbox WHERE ctid = ANY(ARRAY(
         AND i.at < (SELECT clock_timestamp()) - $4::bigint * interval '1 microsecond'
     ORDER BY i.enqueued_at LIMIT $5::int FOR UPDATE SKIP LOCKED))
 
+-- name: purge_noted
+-- As purge; what is forgotten is noted by the same statement.
+WITH now AS MATERIALIZED (
+    SELECT clock_timestamp() - $4::bigint * interval '1 microsecond' AS bound
+), d AS (
+    DELETE FROM {{t}}inbox WHERE ctid = ANY(ARRAY(
+        SELECT i.ctid FROM {{t}}inbox i
+        WHERE i.grp = $1::text AND i.source = $2::text AND i.state = 'handled' AND i.enqueued_at < $3::timestamptz
+            AND i.at < (SELECT bound FROM now)
+        ORDER BY i.enqueued_at LIMIT $5::int FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+), n AS (
+    INSERT INTO {{t}}fact (at, kind, id, grp)
+    SELECT now.bound + $4::bigint / 24 * interval '1 microsecond', 'forgotten', '', $1::text FROM now
+    WHERE EXISTS (SELECT FROM d)
+        AND NOT EXISTS (SELECT FROM {{t}}fact f WHERE f.id = '' AND f.kind = 'forgotten' AND f.grp = $1::text AND f.at >= now.bound)
+)
+SELECT count(*)::int FROM d
+
 -- name: alive
 INSERT INTO {{t}}instance (grp, instance) VALUES ($1::text, $2::text)
 ON CONFLICT (grp, instance) DO UPDATE SET at = clock_timestamp()

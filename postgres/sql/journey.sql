@@ -106,7 +106,8 @@ FROM {{t}}fact f WHERE f.id = ANY($1::text[]) AND f.id <> '' ORDER BY f.seq LIMI
 
 -- name: facts_since
 -- Facts without an id are of the tables themselves. Of the sent log: begun, unlogged (a
--- relay settles without it until then) and dropped (what was sent before may be gone).
+-- relay settles without it until then) and dropped (what was sent before may be gone). Of a
+-- group: forgotten (its inbox may have forgotten what it handled before).
 SELECT max(f.at) FROM {{t}}fact f WHERE f.id = '' AND f.kind IN ('begun', 'unlogged', 'dropped')
 
 -- name: log_begun
@@ -192,7 +193,8 @@ ON CONFLICT (grp, type) DO UPDATE SET since = clock_timestamp(), until = NULL WH
 UPDATE {{t}}hearer SET until = clock_timestamp() WHERE grp = $1::text AND type = $2::text AND until IS NULL
 
 -- name: hearers
-SELECT grp, type, since, until FROM {{t}}hearer ORDER BY grp, type
+SELECT h.grp, h.type, h.since, h.until, (SELECT max(f.at) FROM {{t}}fact f WHERE f.id = '' AND f.kind = 'forgotten' AND f.grp = h.grp)
+FROM {{t}}hearer h ORDER BY h.grp, h.type
 
 -- name: keep_ahead
 SELECT {{t}}keep_ahead(interval '12 hours')

@@ -87,7 +87,8 @@ FROM {{p}}fact WHERE id IN (SELECT value FROM json_each(?1)) AND id <> '' ORDER 
 
 -- name: facts_since
 -- Facts without an id are of the tables themselves. Of the sent log: begun, unlogged (a
--- relay has settled without it) and dropped (what was sent before may be gone).
+-- relay has settled without it) and dropped (what was sent before may be gone). Of a group:
+-- forgotten (its inbox may have forgotten what it handled before).
 SELECT max(at) FROM {{p}}fact WHERE id = '' AND kind IN ('begun', 'unlogged', 'dropped');
 
 -- name: log_begun
@@ -161,7 +162,12 @@ ON CONFLICT (grp, type) DO UPDATE SET since = {{now}}, until = NULL WHERE until 
 UPDATE {{p}}hearer SET until = {{now}} WHERE grp = ? AND type = ? AND until IS NULL;
 
 -- name: hearers
-SELECT grp, type, since, until FROM {{p}}hearer ORDER BY grp, type;
+SELECT h.grp, h.type, h.since, h.until, (SELECT max(f.at) FROM {{p}}fact f WHERE f.id = '' AND f.kind = 'forgotten' AND f.grp = h.grp)
+FROM {{p}}hearer h ORDER BY h.grp, h.type;
+
+-- name: forget
+INSERT INTO {{p}}fact (at, kind, id, grp) SELECT {{now}} - ?2 + ?2 / 24, 'forgotten', '', ?1
+WHERE NOT EXISTS (SELECT 1 FROM {{p}}fact WHERE id = '' AND kind = 'forgotten' AND grp = ?1 AND at >= {{now}} - ?2);
 
 -- name: log_bytes
 -- What the sent log takes, by a mean of its newest rows: SQLite counts no pages of a table cheaply.
