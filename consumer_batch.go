@@ -131,7 +131,7 @@ func (r *consumerRun) tryBatch(ctx context.Context, ts []*task) (culprit int, er
 func (r *consumerRun) batchStep(ctx context.Context, tx InboxTx, t *task, seen Seen) (batchItem, error) {
 	switch {
 	case seen == SeenBehind:
-		f := r.c.postpone(t.m, history{}, "behind", 0, nil)
+		f := r.c.postpone(t.m, history{}, WaitBehind, 0, nil)
 		return batchItem{result: HandledBehind, wait: f.wait}, tx.Wait(ctx, f.wait)
 	case seen == SeenConflict:
 		return batchItem{}, errors.New("its name is taken")

@@ -67,7 +67,7 @@ func (l *retryLoop) step(ctx context.Context, cl *claimed) error {
 		}
 		return err
 	case tryTransient:
-		f = l.r.c.postpone(m, h, "unavailable", l.r.c.conf.Retry.backoff(1), end.err)
+		f = l.r.c.postpone(m, h, WaitUnavailable, l.r.c.conf.Retry.backoff(1), end.err)
 	default:
 		f = l.r.decide(m, h, end.err)
 	}

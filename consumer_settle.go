@@ -117,11 +117,11 @@ func (r *consumerRun) first(ctx context.Context, tx InboxTx, t *task, behind boo
 	case t.fate != nil:
 		return r.record(ctx, tx, t, *t.fate)
 	case behind:
-		f := r.c.postpone(t.m, history{}, "behind", 0, nil)
+		f := r.c.postpone(t.m, history{}, WaitBehind, 0, nil)
 		f.result = HandledBehind
 		return r.record(ctx, tx, t, f)
 	case t.h == nil:
-		f := r.c.postpone(t.m, history{}, "unknown type", 0, nil)
+		f := r.c.postpone(t.m, history{}, WaitUnknownType, 0, nil)
 		f.result = HandledUnknown
 		return r.record(ctx, tx, t, f)
 	case expired(t.m):
@@ -198,7 +198,7 @@ func (r *consumerRun) again(t *task, err error) error {
 	if t.transient++; t.transient <= transientTries {
 		return errors.Join(errBusy, err)
 	}
-	f := r.c.postpone(t.m, history{}, "unavailable", time.Second+r.c.conf.Retry.backoff(1), err)
+	f := r.c.postpone(t.m, history{}, WaitUnavailable, time.Second+r.c.conf.Retry.backoff(1), err)
 	t.fate = &f
 	return errAgain
 }

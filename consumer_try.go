@@ -149,9 +149,9 @@ func (r *consumerRun) decide(m *Message, h history, err error) fate {
 	if v, ok := verdictOf(err); ok {
 		switch v.kind {
 		case verdictSnooze:
-			return r.c.postpone(m, h, "snoozed", min(max(v.wait, 0), MaxDelay), err)
+			return r.c.postpone(m, h, WaitSnoozed, min(max(v.wait, 0), MaxDelay), err)
 		case verdictUnavailable:
-			return r.c.postpone(m, h, "unavailable", r.gate.unavailable(messageID{m.Source, m.ID}), err)
+			return r.c.postpone(m, h, WaitUnavailable, r.gate.unavailable(messageID{m.Source, m.ID}), err)
 		default:
 			h.attempts++
 			return r.c.bury(m, h, DeadVerdict, err)
@@ -161,7 +161,7 @@ func (r *consumerRun) decide(m *Message, h history, err error) fate {
 	if h.attempts >= r.c.conf.Retry.Attempts {
 		return r.c.bury(m, h, DeadSpent, err)
 	}
-	return r.c.postpone(m, h, "failed", r.c.conf.Retry.backoff(h.attempts), err)
+	return r.c.postpone(m, h, WaitFailed, r.c.conf.Retry.backoff(h.attempts), err)
 }
 
 // postpone makes the message wait.
@@ -180,7 +180,7 @@ func (c *Consumer) postpone(m *Message, h history, reason string, wait time.Dura
 // bury makes the message a dead letter, or holds it where dead letters hold keys.
 func (c *Consumer) bury(m *Message, h history, reason string, err error) fate {
 	if c.conf.OnDead == DeadHoldsKey && c.keyOf(m) != "" {
-		return c.postpone(m, h, "spent", holdForever, fmt.Errorf("%s: %w", reason, err))
+		return c.postpone(m, h, WaitSpent, holdForever, fmt.Errorf("%s: %w", reason, err))
 	}
 	return fate{result: HandledDead, err: err, dead: c.deadRecord(m, h, reason, err.Error())}
 }

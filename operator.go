@@ -115,6 +115,9 @@ type GroupStatus struct {
 	// Overdue, of waiting messages, are the first of their keys whose own time came more
 	// than OverdueAfter ago and that nobody has tried.
 	Overdue int `json:"overdue,omitempty"`
+	// Spent, of waiting messages, are those that hold their key until a person acts: see
+	// [WaitSpent]. Those that a person has made due are not among them.
+	Spent int `json:"spent,omitempty"`
 }
 
 // OverdueAfter is how long a retry may be late before it counts as overdue.

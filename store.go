@@ -138,6 +138,9 @@ const (
 	HeldRoute HeldReason = "route"
 )
 
+// HeldReasons are all of them.
+var HeldReasons = []HeldReason{HeldDue, HeldBackoff, HeldRefused, HeldBehind, HeldUnroutable, HeldRoute}
+
 // BlocksKey reports whether later rows of the same key must wait behind such a row.
 func (r HeldReason) BlocksKey() bool {
 	return r == HeldBackoff || r == HeldRefused || r == HeldBehind
@@ -378,6 +381,23 @@ type RetryTx interface {
 	Rollback()
 }
 
+// Why a received message waits.
+const (
+	WaitFailed      = "failed"       // its handler failed
+	WaitSnoozed     = "snoozed"      // its handler asked for a later time
+	WaitUnavailable = "unavailable"  // what its handler needs is away
+	WaitBehind      = "behind"       // an earlier message of its key waits
+	WaitUnknownType = "unknown type" // this build handles no such type
+	WaitReplay      = "replay"       // a person brought it back
+	WaitEdited      = "edited"       // a person put it into the place of a dead letter
+	// WaitSpent: it cannot succeed, and holds its key until a person acts; see
+	// [DeadHoldsKey]. Once a person has made it due it is tried like any other.
+	WaitSpent = "spent"
+)
+
+// WaitReasons are all of them.
+var WaitReasons = []string{WaitFailed, WaitSnoozed, WaitUnavailable, WaitBehind, WaitUnknownType, WaitReplay, WaitEdited, WaitSpent}
+
 // Waiting is a received message that waits in outlast_retry.
 type Waiting struct {
 	Group   string
@@ -388,8 +408,7 @@ type Waiting struct {
 	Attempts int
 	// Wait is the time until the next try. 0 means at once (when it is the first of its key).
 	Wait time.Duration
-	// Reason is "failed", "snoozed", "unavailable", "behind", "unknown type", "replay" or
-	// "edited".
+	// Reason is one of WaitReasons.
 	Reason string
 	Error  string
 	// Replays counts how often a person replayed it from the dead letters.

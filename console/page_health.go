@@ -174,6 +174,9 @@ func inWords(h *healthPlace, grace time.Duration) (words []string) {
 		}
 	}
 	for _, r := range h.Retry {
+		if r.Spent > 0 {
+			words = append(words, plural(r.Spent, "message")+" "+r.Type+" in "+r.Group+" cannot succeed and hold their keys: a person must act.")
+		}
 		if r.Overdue > 0 {
 			words = append(words, plural(r.Overdue, "retry")+" of "+r.Group+" for "+r.Type+" should have run: is the group up?")
 		}

@@ -84,15 +84,13 @@ func text(t interface{ Fatal(...any) }, v any) string {
 func TestEveryOpenStateHasOneReaper(t *testing.T) {
 	t.Parallel()
 	var tracks []Track
-	for _, reason := range []outlast.HeldReason{
-		outlast.HeldDue, outlast.HeldBackoff, outlast.HeldRefused, outlast.HeldBehind, outlast.HeldUnroutable, outlast.HeldRoute,
-	} {
+	for _, reason := range outlast.HeldReasons {
 		tracks = append(tracks, Track{State: Held, Code: string(reason)})
 	}
 	for _, state := range []State{Pending, Sent, Unheard, Expired, Withdrawn} {
 		tracks = append(tracks, Track{State: state})
 	}
-	for _, reason := range []string{"failed", "snoozed", "unavailable", "behind", "unknown type", "replay", "edited"} { // see outlast.Waiting
+	for _, reason := range outlast.WaitReasons {
 		tracks = append(tracks, Track{Group: "g", State: Waiting, Code: reason})
 	}
 	for _, state := range []State{Dead, Discarded, Handled} {

@@ -113,7 +113,7 @@ func (s *Story) judgeGroup(b Bench, t *Track, say sayer) {
 	if !t.State.Final() && t.State != Unknown && len(reapersOf(t)) != 1 {
 		say(Stranded, t.Group, t.Since, "nothing moves a message that is %s %s", t.State, t.Code)
 	}
-	if t.State == Waiting && t.Code != "behind" && !t.Until.IsZero() && b.Now.Sub(t.Until) > b.Grace {
+	if t.State == Waiting && t.Code != outlast.WaitBehind && !t.Until.IsZero() && b.Now.Sub(t.Until) > b.Grace {
 		say(Stuck, t.Group, t.Until, "its retry was due %s ago", age(b, t.Until))
 	}
 	if t.State == Waiting && s.Envelope != nil {
@@ -201,9 +201,10 @@ var Reapers = []Reaper{
 	{Name: "relay: drain of the key", owns: onSend(Held, outlast.HeldBehind)},
 	{Name: "outlast outbox release or withdraw", Person: true, owns: onSend(Held, outlast.HeldRefused)},
 	{Name: "books", owns: onSend(Sent)},
-	{Name: "group: scheduler", owns: onGroup(Waiting, "failed", "snoozed", "unavailable", "replay", "edited")},
-	{Name: "group: next of the key", owns: onGroup(Waiting, "behind")},
-	{Name: "group: an instance that knows the type", owns: onGroup(Waiting, "unknown type")},
+	{Name: "group: scheduler", owns: onGroup(Waiting, outlast.WaitFailed, outlast.WaitSnoozed, outlast.WaitUnavailable, outlast.WaitReplay, outlast.WaitEdited)},
+	{Name: "group: next of the key", owns: onGroup(Waiting, outlast.WaitBehind)},
+	{Name: "group: an instance that knows the type", owns: onGroup(Waiting, outlast.WaitUnknownType)},
+	{Name: "outlast retry now", Person: true, owns: onGroup(Waiting, outlast.WaitSpent)},
 	{Name: "outlast dead replay or discard", Person: true, owns: onGroup(Dead)},
 }
 

@@ -282,7 +282,7 @@ func (s *Store) replay(d *dead) bool {
 	}
 	now := time.Now()
 	w := &waiting{next: now, last: now, Waiting: outlast.Waiting{
-		Group: d.Group, Message: d.Message, Ordered: d.Ordered, Reason: "replay", Error: d.Error,
+		Group: d.Group, Message: d.Message, Ordered: d.Ordered, Reason: outlast.WaitReplay, Error: d.Error,
 		Replays: d.Replays + 1, FirstAt: d.FirstAt, Seq: s.nextSeq(),
 	}}
 	s.dead.remove(d.seq)
@@ -324,7 +324,7 @@ func (x deadOperator) Edit(ctx context.Context, group, id string, edited *outlas
 	}
 	d, now := rows[0], time.Now()
 	w := &waiting{next: now, last: now, Waiting: outlast.Waiting{
-		Group: group, Message: clone(edited), Ordered: d.Ordered, Reason: "edited", FirstAt: now, Seq: s.nextSeq(),
+		Group: group, Message: clone(edited), Ordered: d.Ordered, Reason: outlast.WaitEdited, FirstAt: now, Seq: s.nextSeq(),
 	}}
 	if s.marks[w.key()] != nil {
 		return &outlast.Error{Op: op, Code: outlast.CodeConflict, Err: fmt.Errorf("group %q knows %s already", group, edited.ID)}

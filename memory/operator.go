@@ -197,12 +197,15 @@ func (s *Store) outboxStatus(st *outlast.StoreStatus, now time.Time) {
 	}
 }
 
-// overdue is called with mu held.
+// overdue counts what is late, and what a person must move; it is called with mu held.
 func (s *Store) overdue(st *outlast.StoreStatus, now time.Time) {
 	type groupKey struct{ group, key string }
 	behind := map[groupKey]bool{}
 	for _, w := range s.retries {
 		k := groupKey{w.Group, w.Message.Envelope.Key}
+		if w.Reason == outlast.WaitSpent && w.next.After(now) {
+			entry(&st.Retry, func(g *outlast.GroupStatus) bool { return g.Group == w.Group && g.Type == w.Message.Type }).Spent++
+		}
 		first := !w.Ordered || k.key == "" || !behind[k]
 		behind[k] = behind[k] || w.Ordered
 		if first && w.Reason != "behind" && now.Sub(w.next) > outlast.OverdueAfter {

@@ -24,6 +24,7 @@ var journalTests = []storeTest{
 	{name: "The_sent_log_tells_since_when_it_is_whole", run: (*storeFixture).wholeSince},
 	{name: "Hear_keeps_the_first_time", run: (*storeFixture).hearing},
 	{name: "Keep_drops_nothing_young", run: (*storeFixture).keepYoung},
+	{name: "Waiting_rows_of_each_reason_are_moved_by_one", run: (*storeFixture).oneMover},
 	{name: "Held_rows_of_each_reason_are_read_by_one_query", run: (*storeFixture).oneReaper},
 }
 
@@ -533,10 +534,12 @@ func (f *storeFixture) keepYoung() {
 // query of their key. So nothing lies where nobody looks.
 func (f *storeFixture) oneReaper() {
 	leases := f.lease("a")
-	for reason, want := range map[outlast.HeldReason]string{
+	queries := map[outlast.HeldReason]string{
 		outlast.HeldDue: "due", outlast.HeldBackoff: "due", outlast.HeldUnroutable: "route", outlast.HeldRoute: "route",
 		outlast.HeldBehind: "key", outlast.HeldRefused: "key",
-	} {
+	}
+	for _, reason := range outlast.HeldReasons {
+		want := queries[reason]
 		m := message("key of " + string(reason))
 		m.Type = "of." + string(reason) + ".v1"
 		f.publish(m)
@@ -561,5 +564,63 @@ func (f *storeFixture) oneReaper() {
 			by = append(by, "key")
 		}
 		wantList(f, "queries for a row that is held: "+string(reason), by, []string{want})
+	}
+}
+
+// oneMover: a message that waits is moved by exactly one: by the scheduler as soon as it is
+// due, whatever it waits for; behind another one of its key by that one's end; and one that
+// holds its key by a person, who makes it due. Nothing lies where nobody looks.
+func (f *storeFixture) oneMover() {
+	const years = 10 * 365 * 24 * time.Hour // as for what only a person moves
+	claimed := func(m *outlast.Message) bool {
+		tx, _, err := f.s.Inbox().BeginRetry(f.ctx, group, ourTypes)
+		f.must(err)
+		if tx == nil {
+			return false
+		}
+		defer tx.Rollback()
+		return tx.Waiting().Message.ID == m.ID
+	}
+	for _, reason := range outlast.WaitReasons {
+		m := received("key of " + reason)
+		hold := func(m *outlast.Message, reason string, wait time.Duration) {
+			tx := f.mark(m)
+			w := waitingOf(m, wait)
+			w.Ordered, w.Reason, w.Attempts = true, reason, 1
+			f.must(tx.Wait(f.ctx, w))
+			f.must(tx.Commit(f.ctx))
+		}
+		var by []string
+		note := func(what string, ok bool) {
+			if ok {
+				by = append(by, what)
+			}
+		}
+		wants := "scheduler"
+		switch reason {
+		case outlast.WaitBehind:
+			wants = "next of the key"
+			first := received("key of " + reason)
+			hold(first, outlast.WaitFailed, 0)
+			hold(m, reason, 0)
+			note("scheduler", claimed(m))
+			f.handleRetryOf(first)
+			note(wants, claimed(m))
+		case outlast.WaitSpent:
+			wants = "person"
+			hold(m, reason, years)
+			note("scheduler", claimed(m))
+			want(f, "for a person", f.status().Retry[0].Spent, 1)
+			n, err := f.s.Operator().Retries().Now(f.ctx, outlast.Filter{IDs: []string{m.ID}, Group: group}, outlast.Action{Who: "ann"})
+			f.must(err)
+			want(f, "made due", n, 1)
+			note(wants, claimed(m))
+			want(f, "for a person when it is due", f.status().Retry[0].Spent, 0)
+		default:
+			hold(m, reason, 0)
+			note(wants, claimed(m))
+		}
+		wantList(f, "who moves a message that waits: "+reason, by, []string{wants})
+		f.handleRetryOf(m)
 	}
 }

@@ -144,15 +144,22 @@ func (s operator) Status(ctx context.Context) (*outlast.StoreStatus, error) {
 	return st, nil
 }
 
-// overdue adds to the waiting messages how many of them are late.
+// overdue adds to the waiting messages how many of them are late, and how many a person must
+// move.
 func (s operator) overdue(ctx context.Context, tx pgx.Tx, st *outlast.StoreStatus) error {
+	spent, err := collect(func(row pgx.CollectableRow, g *outlast.GroupStatus) error {
+		return row.Scan(&g.Group, &g.Type, &g.Spent)
+	})(tx.Query(ctx, s.sql.Get("op_spent"), outlast.CountLimit+1))
+	if err != nil {
+		return err
+	}
 	late, err := collect(func(row pgx.CollectableRow, g *outlast.GroupStatus) error {
 		return row.Scan(&g.Group, &g.Type, &g.Overdue)
 	})(tx.Query(ctx, s.sql.Get("op_overdue"), outlast.CountLimit+1, micros(outlast.OverdueAfter)))
-	for _, l := range late {
+	for _, l := range append(late, spent...) {
 		for i := range st.Retry {
 			if g := &st.Retry[i]; g.Group == l.Group && g.Type == l.Type {
-				g.Overdue = l.Overdue
+				g.Overdue, g.Spent = g.Overdue+l.Overdue, g.Spent+l.Spent
 			}
 		}
 	}

@@ -84,19 +84,26 @@ func (x operator) groups(ctx context.Context, st *outlast.StoreStatus) error {
 	return nil
 }
 
-// overdue adds to the waiting messages how many of them are late.
+// overdue adds to the waiting messages how many of them are late, and how many a person must
+// move.
 func (x operator) overdue(ctx context.Context, st *outlast.StoreStatus) error {
-	args := []any{outlast.CountLimit + 1, outlast.OverdueAfter.Microseconds()}
-	return each(ctx, x.s.db, x.s.sql.Get("status_overdue"), args, func(scan scanner) error {
-		var late outlast.GroupStatus
-		err := scan(&late.Group, &late.Type, &late.Overdue)
-		for i := range st.Retry {
-			if g := &st.Retry[i]; g.Group == late.Group && g.Type == late.Type {
-				g.Overdue = late.Overdue
+	add := func(name string, field func(g *outlast.GroupStatus) *int, args ...any) error {
+		return each(ctx, x.s.db, x.s.sql.Get(name), args, func(scan scanner) error {
+			var some outlast.GroupStatus
+			err := scan(&some.Group, &some.Type, field(&some))
+			for i := range st.Retry {
+				if g := &st.Retry[i]; g.Group == some.Group && g.Type == some.Type {
+					*field(g) = *field(&some)
+				}
 			}
-		}
+			return err
+		})
+	}
+	err := add("status_overdue", func(g *outlast.GroupStatus) *int { return &g.Overdue }, outlast.CountLimit+1, outlast.OverdueAfter.Microseconds())
+	if err != nil {
 		return err
-	})
+	}
+	return add("status_spent", func(g *outlast.GroupStatus) *int { return &g.Spent }, outlast.CountLimit+1)
 }
 
 func (x operator) unattended(ctx context.Context, st *outlast.StoreStatus) error {

@@ -254,6 +254,11 @@ func (d *diagnosis) examineStatus(s *outlast.StoreStatus, warn thresholds, bytes
 			d.add("held", outlast.FindingWarn, "", "start the service that handles it, or outlast topology apply", "no queue is bound to %s: %s held", h.Type, plural(h.Count, "message"))
 		}
 	}
+	for _, r := range s.Retry {
+		if r.Spent > 0 {
+			d.add("retry", outlast.FindingWarn, "", "outlast retry list --group "+r.Group+" --why spent, then outlast retry now", "%s of %s in %s cannot succeed and hold their keys", plural(r.Spent, "message"), r.Type, r.Group)
+		}
+	}
 	for _, g := range s.Groups {
 		d.add("group "+g.Group, outlast.FindingWarn, "", "outlast resume "+g.Group, "paused since %s by %s", timeText(g.Since), g.Who)
 	}

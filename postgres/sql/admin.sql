@@ -82,6 +82,11 @@ SELECT grp, type, count(*)::int FROM (
         SELECT FROM {{t}}retry e WHERE e.grp = r.grp AND e.ordering_key = r.ordering_key AND e.ordered AND e.seq < r.seq))
     LIMIT $1::int) x GROUP BY grp, type
 
+-- name: op_spent
+-- What a person has made due is on its way.
+SELECT grp, type, count(*)::int FROM (
+    SELECT r.grp, r.type FROM {{t}}retry r WHERE r.reason = 'spent' AND r.next_at > clock_timestamp() LIMIT $1::int) x GROUP BY grp, type
+
 -- name: op_unattended
 -- With relays on all slots nothing of the outbox is read.
 SELECT count(*)::int, coalesce(greatest((extract(epoch FROM clock_timestamp() - min(enqueued_at)) * 1000000)::bigint, 0), 0)

@@ -31,6 +31,12 @@ SELECT grp, type, count(*) FROM (
     LIMIT ?1)
 GROUP BY grp, type;
 
+-- name: status_spent
+-- What a person has made due is on its way.
+SELECT grp, type, count(*) FROM (
+    SELECT grp, type FROM {{p}}retry WHERE reason = 'spent' AND next_at > {{now}} LIMIT ?1)
+GROUP BY grp, type;
+
 -- name: status_unattended
 SELECT count(*), coalesce(max(0, {{now}} - min(enqueued_at)), 0) FROM (
     SELECT enqueued_at FROM {{p}}outbox INDEXED BY {{p}}outbox_oldest WHERE NOT EXISTS (
