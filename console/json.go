@@ -49,6 +49,9 @@ type placeJSON struct {
 
 func (d *healthData) forProgram() healthJSON {
 	j := healthJSON{At: d.At, Words: notNil(d.Words), Databases: []placeJSON{}}
+	for _, b := range d.Books {
+		j.Words = append(j.Words, b.Text)
+	}
 	for _, p := range d.Places {
 		j.Databases = append(j.Databases, placeJSON{p.Name, p.Unknown, notNil(p.Groups), p.StoreStatus, p.Old, p.OldAt})
 	}

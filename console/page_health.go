@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/journey"
 )
 
 // healthData is what waits in each database, as far as a person may know.
@@ -13,7 +14,11 @@ type healthData struct {
 	At     time.Time
 	Places []healthPlace
 	Words  []string
+	Books  []booksWord
 }
+
+// booksWord says what the books of an outbox lack; Key leads to them.
+type booksWord struct{ Text, Key string }
 
 type healthPlace struct {
 	Name, Key, Service, Unknown string
@@ -44,12 +49,32 @@ func (x *Console) health(ctx context.Context, who *Identity, _ *http.Request) (*
 				h.Operate[g] = x.acts() && (who.May(Operate, g, "*") || who.May(Operate, g, ""))
 			}
 			data.Words = append(data.Words, inWords(&h, x.c.Grace)...)
+			if text := x.imbalance(ctx, &h, p.place, who); text != "" {
+				data.Books = append(data.Books, booksWord{text, p.Key})
+			}
 		} else {
 			data.Words = append(data.Words, x.silent(ctx, &h, who))
 		}
 		data.Places = append(data.Places, h)
 	}
 	return &view{Title: "Health", Template: "health", Data: data, JSON: data.forProgram()}, nil
+}
+
+// imbalance says what the books of a database lack, or that they do not answer.
+func (x *Console) imbalance(ctx context.Context, h *healthPlace, p *place, who *Identity) string {
+	if h.Service == "" || !who.May(View, h.Service, "") {
+		return ""
+	}
+	ctx, cancel := x.brief(ctx)
+	defer cancel()
+	lack, err := journey.Unbalanced(ctx, p.Store, func(typ string) bool { return who.May(View, h.Service, typ) })
+	switch text := lack.Text(h.Service); {
+	case err != nil:
+		return "The books of " + h.Service + " do not answer: whether messages are missing is not known."
+	case text != "":
+		return text + "."
+	}
+	return ""
 }
 
 // silent says that a database does not answer, with what the collector knows of it.

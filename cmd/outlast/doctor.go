@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/journey"
 	"github.com/spf13/cobra"
 )
 
@@ -174,6 +175,7 @@ func (p *program) examineDatabase(ctx context.Context, d *diagnosis, warn thresh
 		d.add("outbox size", outlast.FindingWarn, "", "", "cannot be learnt: %s", err)
 	}
 	d.examineStatus(s, warn, bytes)
+	d.examineBooks(ctx, db, s)
 	return nil
 }
 
@@ -189,6 +191,43 @@ func examineTracking(ctx context.Context, db *database, d *diagnosis) {
 		d.add("tracking", outlast.FindingWarn, "", e.Hint, "nothing is tracked: %s", e.Err)
 	default:
 		d.addError("tracking", err)
+	}
+}
+
+// booksLate is how old what was sent may be before somebody who keeps the books would have
+// looked at it.
+const booksLate = 6 * time.Hour
+
+// examineBooks says what the books lack, and when nobody keeps them: that is a choice, and
+// no failure.
+func (d *diagnosis) examineBooks(ctx context.Context, db *database, s *outlast.StoreStatus) {
+	if db.Journal().Tracking(ctx) != nil {
+		return // said before
+	}
+	lack, err := journey.Unbalanced(ctx, db, nil)
+	if err != nil {
+		d.addError("books", err)
+		return
+	}
+	if text := lack.Text(serviceOf(s)); text != "" {
+		d.add("books", outlast.FindingWarn, "No loss", "outlast books list --state unbalanced", "%s", text)
+		return
+	}
+	kept, err := db.Books().Minutes(ctx, outlast.MinuteQuery{Limit: 1})
+	if err != nil {
+		d.addError("books", err)
+		return
+	}
+	if len(kept) > 0 {
+		d.add("books", outlast.FindingOK, "", "", "nothing is missing, as of %s", timeText(kept[0].At))
+		return
+	}
+	due, err := db.Books().Due(ctx, s.Now, 1)
+	switch {
+	case err != nil:
+		d.addError("books", err)
+	case len(due) > 0 && s.Now.Sub(due[0].Minute) > booksLate:
+		d.add("books", outlast.FindingOK, "", "", "nobody keeps them: whether what was sent since %s has arrived is not known; outlast books close would say", timeText(due[0].Minute))
 	}
 }
 

@@ -141,6 +141,10 @@ func TestBooks(t *testing.T) {
 	f.env[placesEnv] = all
 	got := f.fails(1, []string{"missing"}, "books", "close")
 	contains(t, got.out, minute, "1 unbalanced")
+	const lacks = "1 minute of orders is unbalanced: 1 message is missing"
+	contains(t, f.ok("status", "--interval", "100ms"), "WARNING: books: "+lacks)
+	contains(t, f.ok("status", "--interval", "100ms", "--json"), `"unbalanced":{"minutes":1,"missing":1}`)
+	contains(t, f.run("doctor").out, "warn  books: "+lacks, "outlast books list --state unbalanced")
 	contains(t, f.ok("books", "list", "--state", "unbalanced"), minute, "unbalanced")
 	contains(t, f.ok("books", "show", minute), "missing in billing: "+lost)
 	if strings.Contains(f.ok("books", "show", minute), seen) {
@@ -152,6 +156,10 @@ func TestBooks(t *testing.T) {
 	f.receive(lost, 0)
 	contains(t, f.run("books", "close").out, "1 balanced")
 	contains(t, f.ok("books", "list"), "balanced")
+	contains(t, f.run("doctor").out, "books: nothing is missing, as of")
+	if text := f.ok("status", "--interval", "100ms"); strings.Contains(text, "unbalanced") {
+		t.Errorf("nothing is missing any more, and the status is %s", text)
+	}
 
 	other := time.Now().Add(-2 * ago)
 	f.send(outlast.NewID(), "o-3", time.Since(other))
@@ -173,6 +181,23 @@ func TestDoctorSaysThatNothingIsTracked(t *testing.T) {
 	s.ok("migrate", "down", "--to", "1", "--yes")
 	contains(t, s.run("doctor").out, "nothing is tracked", "outlast migrate up")
 	contains(t, s.ok("status"), "orders")
+}
+
+// TestDoctorSaysThatNobodyKeepsTheBooks: it is a note once what was sent is hours old.
+func TestDoctorSaysThatNobodyKeepsTheBooks(t *testing.T) {
+	t.Parallel()
+	f := newPair(t)
+	const note = "ok    books: nobody keeps them"
+	f.send(outlast.NewID(), "o-1", time.Minute)
+	if text := f.run("doctor").out; strings.Contains(text, note) {
+		t.Errorf("a minute after the first message doctor says %s", text)
+	}
+	f.send(outlast.NewID(), "o-2", 7*time.Hour)
+	contains(t, f.run("doctor").out, note)
+	f.must(f.orders.Books().Write(t.Context(), outlast.BookMinute{Minute: time.Now().UTC().Truncate(time.Minute), State: outlast.MinuteOpen}, nil))
+	if text := f.run("doctor").out; strings.Contains(text, note) {
+		t.Errorf("somebody keeps them, and doctor says %s", text)
+	}
 }
 
 // TestFindBeyondTheLimit: what a limit leaves out is never held against what is shown.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outlastmq/outlast"
+	"github.com/outlastmq/outlast/journey"
 	"github.com/spf13/cobra"
 )
 
@@ -24,8 +25,10 @@ type statusReport struct {
 	// is held is not in it: it waits for something other than its turn.
 	DrainSeconds *float64 `json:"drain_seconds,omitempty"`
 	// Broker says how the broker is, when its URL is set.
-	Broker   *brokerAnswer `json:"broker,omitempty"`
-	Warnings []string      `json:"warnings"`
+	Broker *brokerAnswer `json:"broker,omitempty"`
+	// Unbalanced is what the books lack, when they lack something.
+	Unbalanced *journey.Imbalance `json:"unbalanced,omitempty"`
+	Warnings   []string           `json:"warnings"`
 }
 
 // brokerAnswer is the broker's state: Problem is empty when it answers and nothing is wrong.
@@ -48,6 +51,8 @@ and shows the relays alive, and the groups and relays that are paused. It looks 
 apart (--interval), to tell the rate: by how much the backlog shrank, with what was
 enqueued meanwhile counted against it, and how long what is pending lasts at it. Counting stops at 1,000,000 of a kind.
 With a broker's URL set it also asks that broker, and warns when something is wrong there.
+
+It warns too when the books name messages that are missing.
 
 Thresholds warn of an outbox that grows towards a full disk in a long outage; they
 change nothing else. 0 turns one off.`,
@@ -118,7 +123,23 @@ func (p *program) sample(ctx context.Context, db *database, warn thresholds) (*s
 		r.OutboxBytes = size
 	}
 	r.Warnings = notNil(warn.warnings(s, r.OutboxBytes))
+	lack, err := journey.Unbalanced(ctx, db, nil)
+	if err != nil {
+		return nil, err
+	}
+	if text := lack.Text(serviceOf(s)); text != "" {
+		r.Unbalanced = &lack
+		r.Warnings = append(r.Warnings, "books: "+printable(text))
+	}
 	return r, nil
+}
+
+// serviceOf names the service of an outbox for a sentence.
+func serviceOf(s *outlast.StoreStatus) string {
+	if s.Source == "" {
+		return "this outbox"
+	}
+	return s.Source
 }
 
 // askBroker asks the broker whether it is there; nil without a URL of one.

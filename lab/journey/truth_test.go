@@ -340,6 +340,13 @@ func TestTruthBindingRemoved(t *testing.T) {
 	s.tell(seen[0], "orders: sent", "billing: handled", "stock: handled", "!LOST")
 
 	s.closeBooks(1, "1 unbalanced")
+	const lacks = "1 minute of orders is unbalanced: 4 messages are missing"
+	s.shows("", lacks, "!Nothing needs a person")
+	s.says("health as JSON", s.raw("?format=json"), lacks)
+	_, out, _ := s.world.Try("status")
+	s.says("status", out, lacks)
+	_, out, _ = s.world.Try("doctor")
+	s.says("doctor", out, lacks)
 	books := s.page("books?state=unbalanced")
 	s.says("books", books, "unbalanced")
 	minute := regexp.MustCompile(`minute\?[^"]*`).FindString(s.raw("books?state=unbalanced"))
@@ -355,6 +362,7 @@ func TestTruthBindingRemoved(t *testing.T) {
 	s.handles("billing", 7)
 	s.settled()
 	s.closeBooks(0, "1 balanced")
+	s.shows("", "!unbalanced", "!missing", "Nothing needs a person")
 	s.says("books", s.page("books"), "balanced", "!unbalanced ")
 	for _, id := range lost {
 		s.tell(id, "orders: sent", "billing: handled", "stock: handled", "!LOST", "!DOUBLED", "!unknown")
@@ -368,7 +376,7 @@ func TestTruthBindingRemoved(t *testing.T) {
 	s.world.Eventually("they are held", func() bool { return s.world.Number("SELECT count(*) FROM outlast_held") == 2 })
 	s.shows("", "2 messages order.placed.v1 of orders: no queue is bound for them.")
 	s.tell(held[0], "orders: held (unroutable)", "!orders: sent", "!LOST", "!unknown")
-	_, out, _ := s.world.Try("status")
+	_, out, _ = s.world.Try("status")
 	s.says("status", out, "unroutable")
 	for _, queue := range []string{"billing.0", "stock.0"} {
 		must(t, ch.QueueBind(queue, key, exchange, false, nil))
