@@ -27,6 +27,11 @@ type BookStore interface {
 	// SignOff takes unbalanced and open minutes as they are: what is missing in them is
 	// not looked for any more.
 	SignOff(ctx context.Context, minutes []time.Time, by Action) (int, error)
+	// Reopen has balanced minutes looked at again, those that begin at since or later and,
+	// unless it is zero, before until: a receiver may have lost what it had. Minutes that were
+	// signed off stay so, and those of which the sent log has dropped something. It returns
+	// how many it opened.
+	Reopen(ctx context.Context, since, until time.Time, by Action) (int, error)
 	// Resend enqueues messages of the sent log once more, with their ids: groups that
 	// have seen them find duplicates.
 	Resend(ctx context.Context, ids []string, by Action) (Resent, error)

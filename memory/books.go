@@ -193,6 +193,28 @@ func (b books) SignOff(ctx context.Context, minutes []time.Time, by outlast.Acti
 	return n, nil
 }
 
+func (b books) Reopen(ctx context.Context, since, until time.Time, by outlast.Action) (int, error) {
+	if err := b.enter(ctx, "books reopen"); err != nil {
+		return 0, err
+	}
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	n := 0
+	for _, x := range b.s.books {
+		if x.State != outlast.MinuteBalanced || x.Minute.Before(since) || !until.IsZero() && !x.Minute.Before(until) || x.Minute.Before(b.s.dropped) {
+			continue
+		}
+		x.State, x.At = outlast.MinuteOpen, time.Now()
+		n++
+	}
+	text := "since " + since.UTC().Format(time.RFC3339)
+	if !until.IsZero() {
+		text += " until " + until.UTC().Format(time.RFC3339)
+	}
+	b.s.record(by, "books reopen", text, n)
+	return n, nil
+}
+
 func (b books) Resend(ctx context.Context, ids []string, by outlast.Action) (r outlast.Resent, err error) {
 	if err := b.enter(ctx, "books resend"); err != nil {
 		return r, err

@@ -334,6 +334,9 @@ func (j journal) Keep(ctx context.Context, r outlast.Retention) (kept outlast.Ke
 			return false
 		}
 		s.wholeAfter(x.at)
+		if x.at.After(s.dropped) {
+			s.dropped = x.at
+		}
 		kept.Dropped++
 		return true
 	})

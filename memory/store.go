@@ -44,6 +44,7 @@ type Store struct {
 	hearers map[hearerKey]outlast.Hearer
 	books   map[int64]*book // by minute, in Unix microseconds
 	whole   time.Time       // from when on the sent log is; see outlast.FactPage
+	dropped time.Time       // what was sent before may be gone from the sent log
 	forgot  map[string]time.Time
 	values  map[string]*value
 }
@@ -82,7 +83,7 @@ func (s *Store) clear() {
 
 func (s *Store) clearJournal() {
 	s.sent, s.facts, s.hearers, s.books = nil, nil, map[hearerKey]outlast.Hearer{}, map[int64]*book{}
-	s.whole, s.forgot = time.Time{}, map[string]time.Time{}
+	s.whole, s.dropped, s.forgot = time.Time{}, time.Time{}, map[string]time.Time{}
 }
 
 // Engine is "memory".

@@ -13,6 +13,7 @@ var bookTests = []storeTest{
 	{name: "Due_lists_minutes_until_they_are_closed", run: (*storeFixture).booksDue},
 	{name: "Seen_and_Known_tell_what_a_group_has", run: (*storeFixture).booksSeen},
 	{name: "Books_are_replaced_until_they_are_signed", run: (*storeFixture).booksWritten},
+	{name: "Reopen_has_balanced_minutes_looked_at_again", run: (*storeFixture).reopen},
 	{name: "Resend_enqueues_with_the_same_id_and_content", run: (*storeFixture).resend},
 }
 
@@ -174,6 +175,44 @@ func (f *storeFixture) booksWritten() {
 	want(f, "who", list[0].Who, "ann")
 	want(f, "reason", list[0].Reason, "known outage")
 	want(f, "sent", list[0].Sent, 3)
+}
+
+func (f *storeFixture) reopen() {
+	b := f.s.Books()
+	first := time.Now().UTC().Truncate(time.Minute).Add(-time.Hour)
+	states := []outlast.MinuteState{outlast.MinuteBalanced, outlast.MinuteBalanced, outlast.MinuteUnbalanced, outlast.MinuteSigned, outlast.MinuteBalanced, outlast.MinuteBalanced}
+	for i, state := range states {
+		m := outlast.BookMinute{Minute: first.Add(time.Duration(i) * time.Minute), State: state, Sent: 1}
+		if state == outlast.MinuteSigned {
+			m.State = outlast.MinuteUnbalanced
+		}
+		f.must(b.Write(f.ctx, m, nil))
+		if state == outlast.MinuteSigned {
+			_, err := b.SignOff(f.ctx, []time.Time{m.Minute}, outlast.Action{Who: "ann", Reason: "test messages"})
+			f.must(err)
+		}
+	}
+	reopen := func(since, until time.Time, opened int, now ...outlast.MinuteState) {
+		f.Helper()
+		n, err := b.Reopen(f.ctx, since, until, outlast.Action{Who: "bob", Reason: "a backup was restored"})
+		f.must(err)
+		want(f, "opened", n, opened)
+		list, err := b.Minutes(f.ctx, outlast.MinuteQuery{})
+		f.must(err)
+		var got []outlast.MinuteState
+		for _, m := range slices.Backward(list) {
+			got = append(got, m.State)
+		}
+		wantList(f, "states", got, now)
+	}
+	const open, balanced, unbalanced, signed = outlast.MinuteOpen, outlast.MinuteBalanced, outlast.MinuteUnbalanced, outlast.MinuteSigned
+	reopen(first.Add(time.Minute), first.Add(5*time.Minute), 2, balanced, open, unbalanced, signed, open, balanced)
+	reopen(first.Add(time.Minute), time.Time{}, 1, balanced, open, unbalanced, signed, open, open)
+	actions, err := f.s.Operator().Actions(f.ctx, outlast.ActionQuery{Limit: 1})
+	f.must(err)
+	want(f, "action", actions[0].What, "books reopen")
+	want(f, "who", actions[0].Who, "bob")
+	want(f, "why", actions[0].Reason, "a backup was restored")
 }
 
 func (f *storeFixture) resend() {

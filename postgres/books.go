@@ -132,6 +132,21 @@ func (s books) SignOff(ctx context.Context, minutes []time.Time, by outlast.Acti
 	})
 }
 
+func (s books) Reopen(ctx context.Context, since, until time.Time, by outlast.Action) (int, error) {
+	return s.act(ctx, "books reopen", rangeText(since, until), by, func(tx pgx.Tx) (int, error) {
+		tag, err := tx.Exec(ctx, s.sql.Get("books_reopen"), since.UTC(), instant(until))
+		return int(tag.RowsAffected()), err
+	})
+}
+
+func rangeText(since, until time.Time) string {
+	text := "since " + since.UTC().Format(time.RFC3339)
+	if !until.IsZero() {
+		text += " until " + until.UTC().Format(time.RFC3339)
+	}
+	return text
+}
+
 func minutesText(minutes []time.Time) string {
 	if len(minutes) == 0 {
 		return "none"

@@ -144,6 +144,21 @@ func (b books) SignOff(ctx context.Context, minutes []time.Time, by outlast.Acti
 	})
 }
 
+func (b books) Reopen(ctx context.Context, since, until time.Time, by outlast.Action) (int, error) {
+	return b.s.act(ctx, "books reopen", rangeText(since, until), by, func(w *writeTx) (int, error) {
+		n, err := w.count(ctx, b.s.sql.Get("books_reopen"), since.UnixMicro(), micros(until))
+		return int(n), err
+	})
+}
+
+func rangeText(since, until time.Time) string {
+	text := "since " + since.UTC().Format(time.RFC3339)
+	if !until.IsZero() {
+		text += " until " + until.UTC().Format(time.RFC3339)
+	}
+	return text
+}
+
 func minutesText(minutes []time.Time) string {
 	if len(minutes) == 0 {
 		return "none"

@@ -25,7 +25,7 @@ for every minute in which messages were enqueued. The service's database is that
 --database; the databases of those who receive are named with --in.`,
 	}
 	cmd.AddCommand(p.booksCloseCommand(), p.booksListCommand(), p.booksShowCommand(), p.booksResendCommand(), p.booksSignOffCommand(),
-		p.booksHearersCommand(), p.booksUnhearCommand())
+		p.booksReopenCommand(), p.booksHearersCommand(), p.booksUnhearCommand())
 	return asGroup(cmd)
 }
 
@@ -390,6 +390,60 @@ func (p *program) booksSignOffCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record (needed)")
+	return cmd
+}
+
+func (p *program) booksReopenCommand() *cobra.Command {
+	var since, until, reason string
+	cmd := &cobra.Command{
+		Use:   "reopen --since MINUTE [--until MINUTE]",
+		Short: "Have balanced minutes looked at again, after a database of a receiver was set back",
+		Long: `Reopen opens the balanced minutes from --since on, up to but without --until, so that the
+next outlast books close compares them again: do so when the database of a receiver was
+restored from a backup, and name a time from before the backup. What the receiver has
+lost is then missing, and can be sent again while its body is kept.
+
+Minutes that were signed off stay so, and those of which the sent log has dropped
+something. Of what an inbox may have forgotten by its age the books have no word: such
+minutes stay open until they are signed off.`,
+		Example: `  outlast books reopen --since 2026-01-02T15:00Z --reason "billing was restored from its backup"
+  outlast books reopen --since 2026-01-02T15:00Z --until 2026-01-02T18:00Z --database env:ORDERS_DB`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if since == "" {
+				return usage(cmd.CommandPath(), "--since", "given", "not given", "outlast books list shows the minutes")
+			}
+			from, err := parseMinute(cmd.CommandPath(), since)
+			if err != nil {
+				return err
+			}
+			var to time.Time
+			if until != "" {
+				if to, err = parseMinute(cmd.CommandPath(), until); err != nil {
+					return err
+				}
+				if !from.Before(to) {
+					return usage(cmd.CommandPath(), "--until", "a minute after --since", "one that is not", "")
+				}
+			}
+			return p.withDatabase(cmd.Context(), func(ctx context.Context, db *database) error {
+				ctx, cancel := p.brief(ctx)
+				defer cancel()
+				n, err := db.Books().Reopen(ctx, from, to, p.action(reason))
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printJSON(map[string]int{"reopened": n})
+				}
+				p.printf("opened again: %s\n", plural(n, "minute"))
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&since, "since", "", "the first minute (needed)")
+	cmd.Flags().StringVar(&until, "until", "", "the first minute that stays as it is (default none)")
+	cmd.Flags().StringVar(&reason, "reason", "", "why you do this, for the record")
 	return cmd
 }
 

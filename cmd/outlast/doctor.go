@@ -219,7 +219,7 @@ func (d *diagnosis) examineBooks(ctx context.Context, db *database, s *outlast.S
 		return
 	}
 	if len(kept) > 0 {
-		d.add("books", outlast.FindingOK, "", "", "nothing is missing, as of %s", timeText(kept[0].At))
+		d.add("books", outlast.FindingOK, "", "", "no minute is unbalanced; the newest was looked at %s", timeText(kept[0].At))
 		return
 	}
 	due, err := db.Books().Due(ctx, s.Now, 1)

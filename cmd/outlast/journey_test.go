@@ -156,10 +156,22 @@ func TestBooks(t *testing.T) {
 	f.receive(lost, 0)
 	contains(t, f.run("books", "close").out, "1 balanced")
 	contains(t, f.ok("books", "list"), "balanced")
-	contains(t, f.run("doctor").out, "books: nothing is missing, as of")
+	contains(t, f.run("doctor").out, "books: no minute is unbalanced")
 	if text := f.ok("status", "--interval", "100ms"); strings.Contains(text, "unbalanced") {
 		t.Errorf("nothing is missing any more, and the status is %s", text)
 	}
+	f.fails(exitUsage, []string{"--until"}, "books", "reopen", "--since", minute, "--until", minute)
+	f.fails(exitUsage, []string{"since"}, "books", "reopen")
+	contains(t, f.ok("books", "reopen", "--since", minute, "--until", minuteText(at.Add(time.Minute)), "--reason", "billing was restored"), "opened again: 1 minute")
+	contains(t, f.ok("books", "list"), "open")
+	contains(t, f.ok("actions"), "books reopen", "since "+minute[:len(minute)-1], "billing was restored")
+	inbox, _ := openStore(t, filepath.Join(f.dir, "billing.db"))
+	_, err = inbox.ExecContext(t.Context(), "DELETE FROM outlast_inbox WHERE id = ?", seen)
+	f.must(err)
+	f.fails(1, []string{"missing"}, "books", "close")
+	contains(t, f.ok("books", "show", minute), "missing in billing: "+seen)
+	f.receive(seen, time.Since(at))
+	contains(t, f.run("books", "close").out, "1 balanced")
 
 	other := time.Now().Add(-2 * ago)
 	f.send(outlast.NewID(), "o-3", time.Since(other))

@@ -119,6 +119,10 @@ func (b sharedBooks) SignOff(ctx context.Context, minutes []time.Time, by outlas
 	return b.operator.SignOff(ctx, minutes, by)
 }
 
+func (b sharedBooks) Reopen(ctx context.Context, since, until time.Time, by outlast.Action) (int, error) {
+	return b.operator.Reopen(ctx, since, until, by)
+}
+
 func (b sharedBooks) Resend(ctx context.Context, ids []string, by outlast.Action) (outlast.Resent, error) {
 	return b.operator.Resend(ctx, ids, by)
 }

@@ -320,6 +320,11 @@ SELECT type, grp, sent, coalesce(received, -1), missing::text, more FROM {{t}}bo
 UPDATE {{t}}minute SET state = 'signed', at = clock_timestamp(), who = $2::text, reason = nullif($3::text, '')
 WHERE minute = ANY($1::timestamptz[]) AND state IN ('open', 'unbalanced')
 
+-- name: books_reopen
+UPDATE {{t}}minute SET state = 'open', at = clock_timestamp()
+WHERE state = 'balanced' AND minute >= $1::timestamptz AND ($2::timestamptz IS NULL OR minute < $2::timestamptz)
+    AND minute >= coalesce((SELECT max(f.at) FROM {{t}}fact f WHERE f.id = '' AND f.kind = 'dropped'), '-infinity')
+
 -- name: books_resend
 -- The newest sending of each id. What has its body is enqueued as new.
 WITH x AS MATERIALIZED (

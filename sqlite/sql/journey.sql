@@ -249,6 +249,11 @@ SELECT type, grp, sent, coalesce(received, -1), missing, more FROM {{p}}book WHE
 -- name: books_sign
 UPDATE {{p}}minute SET state = 'signed', at = {{now}}, who = ?2, reason = ?3 WHERE minute = ?1 AND state IN ('open', 'unbalanced');
 
+-- name: books_reopen
+UPDATE {{p}}minute SET state = 'open', at = {{now}}
+WHERE state = 'balanced' AND minute >= ?1 AND (?2 IS NULL OR minute < ?2)
+    AND minute >= coalesce((SELECT max(f.at) FROM {{p}}fact f WHERE f.id = '' AND f.kind = 'dropped'), 0);
+
 -- name: resend_look
 -- The newest sending of an id, and whether it may be sent again.
 SELECT s.seq, CASE WHEN s.enqueued_at < {{now}} - ?2 THEN 'old' WHEN b.seq IS NULL THEN 'bodiless' ELSE 'sent' END
