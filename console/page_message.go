@@ -67,6 +67,7 @@ func seen(s *journey.Story, who *Identity) bool {
 	typ := s.Type()
 	sender := who.May(View, s.Source, typ)
 	s.Groups = slices.DeleteFunc(s.Groups, func(t journey.Track) bool { return !who.May(View, t.Group, typ) })
+	s.Awaited = slices.DeleteFunc(s.Awaited, func(group string) bool { return !who.May(View, group, typ) })
 	mine := func(group string) bool {
 		return group == "" && sender || group != "" && who.May(View, group, typ)
 	}

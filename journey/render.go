@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -41,6 +42,12 @@ func (s *Story) lines() []string {
 	for _, g := range s.Groups {
 		lines = append(lines, g.label())
 	}
+	for _, group := range s.Awaited {
+		lost := func(v Verdict) bool { return v.Group == group && v.Kind == Lost }
+		if !slices.ContainsFunc(s.Verdicts, lost) {
+			lines = append(lines, group+": not seen yet: it is on its way, or in the group's queue")
+		}
+	}
 	for _, v := range s.Verdicts {
 		lines = append(lines, strings.ToUpper(string(v.Kind))+": "+v.Text)
 	}
@@ -56,7 +63,7 @@ func (s *Story) lines() []string {
 // tone is how bad it is: "ok", "open", "bad" or "unknown". A gap is never ok.
 func (s *Story) tone() string {
 	tone := "ok"
-	open := s.Send.State == Pending || s.Send.State == Held
+	open := s.Send.State == Pending || s.Send.State == Held || len(s.Awaited) > 0
 	for _, g := range s.Groups {
 		switch g.State {
 		case Dead:

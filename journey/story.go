@@ -69,7 +69,10 @@ type Story struct {
 	Envelope *outlast.Envelope `json:"envelope,omitempty"`
 	Send     Track             `json:"send"`
 	Groups   []Track           `json:"groups"`
-	Verdicts []Verdict         `json:"verdicts,omitempty"`
+	// Awaited are groups that hear the type of a sent message and do not have it: it is on
+	// its way, or in a queue, until a verdict says more.
+	Awaited  []string  `json:"awaited,omitempty"`
+	Verdicts []Verdict `json:"verdicts,omitempty"`
 	// Facts in order of time, by the clocks of the databases that hold them.
 	Facts []outlast.Fact `json:"facts"`
 	// Gaps name the databases that could not be asked: what they know is unknown.

@@ -134,7 +134,8 @@ func (s *Story) judgeGroup(b Bench, t *Track, say sayer) {
 
 // judgeMissing looks for groups that should have the message and do not.
 func (s *Story) judgeMissing(b Bench, say sayer) {
-	if s.Send.State != Sent || s.Envelope == nil || s.Cut != "" || !b.Complete {
+	s.Awaited = nil
+	if s.Send.State != Sent || s.Envelope == nil || s.Cut != "" {
 		return
 	}
 	for _, h := range b.Hearers {
@@ -142,7 +143,9 @@ func (s *Story) judgeMissing(b Bench, say sayer) {
 			continue
 		}
 		deadline := s.Envelope.Deadline()
+		s.Awaited = append(s.Awaited, h.Group)
 		switch {
+		case !b.Complete:
 		case b.Now.Sub(s.Send.Since) > b.Grace:
 			say(Lost, h.Group, s.Send.Since, "sent %s ago, and group %q has never seen it (it may still be in its queue)", age(b, s.Send.Since), h.Group)
 		case !deadline.IsZero() && deadline.Before(b.Now):

@@ -140,7 +140,7 @@ func (p *program) draw(flow *journey.Flow, format string, asTree bool) error {
 		for _, line := range n.Lines() {
 			p.printf("%s   %s\n", indent, printable(line))
 		}
-		if n.Send.State == journey.Sent && len(n.Groups) == 0 {
+		if n.Send.State == journey.Sent && len(n.Groups)+len(n.Awaited) == 0 {
 			p.printf("%s   no database that was asked knows a group that hears it: name those of its receivers with --in\n", indent)
 		}
 	})

@@ -56,6 +56,23 @@ func TestNewcomer(t *testing.T) {
 		eventually(t, "it is sent", func() bool { return s.waiting() == 0 })
 		relay.stop()
 		contains(t, s.ok("find", "order-7"), "sent", "no database that was asked knows a group that hears it: name those of its receivers with --in")
+		db, err := s.program(&syncBuffer{}, &syncBuffer{}).openDatabase(t.Context())
+		if err == nil {
+			defer db.close()
+			err = db.Journal().Hear(t.Context(), "billing", []string{"order.placed.v1"})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.ok("publish", "--type", "order.placed.v1", "--key", "order-8", "--body", "{}")
+		relay = s.startRelay("--source", "orders")
+		eventually(t, "it is sent", func() bool { return s.waiting() == 0 })
+		relay.stop()
+		got := s.ok("find", "order-8")
+		contains(t, got, "sent", "billing: not seen yet: it is on its way, or in the group's queue")
+		if strings.Contains(got, "no database that was asked") {
+			t.Error("find blames the command line for what is on its way: " + got)
+		}
 	})
 	t.Run("a message of the command line has the business keys that it is given", func(t *testing.T) {
 		s := withTables(t)
