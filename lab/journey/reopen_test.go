@@ -24,7 +24,7 @@ func TestARestoredBackupIsFoundByTheBooks(t *testing.T) {
 	billing.exec(t, "UPDATE outlast_hearer SET since = since - interval '1 hour'")
 	minute := time.Now().UTC().Truncate(time.Minute).Add(-10 * time.Minute)
 	orders.exec(t, `INSERT INTO outlast_outbox (type, body, enqueued_at)
-		SELECT 'order.placed.v1', json_build_object('order_id', i)::text, $1::timestamptz + i * interval '1 second' FROM generate_series(1, 30) i`, minute)
+		SELECT 'order.placed.v1', json_build_object('order_id', i::text)::text, $1::timestamptz + i * interval '1 second' FROM generate_series(1, 30) i`, minute)
 	handled := func() int64 {
 		return billing.number(t, "SELECT count(*) FROM outlast_inbox WHERE state = 'handled'")
 	}
