@@ -94,7 +94,9 @@ MICROFILE := lab/bench/testdata/micro.txt
 .PHONY: bench-micro
 bench-micro: ## Benchmarks of the hot paths against those kept; KEEP=1 keeps the new ones
 	@mkdir -p bin
-	$(GO) test -run '^$$' -bench . -benchtime 300ms -count 6 $(MICRO) | tee bin/bench-micro.txt
+	@rm -f bin/bench-micro.ok
+	{ $(GO) test -run '^$$' -bench . -benchtime 300ms -count 6 $(MICRO) && touch bin/bench-micro.ok; } | tee bin/bench-micro.txt
+	@test -e bin/bench-micro.ok || { echo 'a benchmark failed: nothing is compared and nothing kept' >&2; exit 1; }
 	@cd lab && $(GO) tool benchstat kept=../$(MICROFILE) now=../bin/bench-micro.txt
 	@if [ -n "$(KEEP)" ]; then cp bin/bench-micro.txt $(MICROFILE); fi
 

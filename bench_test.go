@@ -157,3 +157,81 @@ func relayChunk(b *testing.B, n, keys int) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkPublish writes a message into the transaction of its caller, which is then
+// rolled back so that the store stays as small as it was.
+func BenchmarkPublish(b *testing.B) {
+	store := memory.NewStore()
+	outbox := outlast.NewOutbox(store)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		tx := store.Begin()
+		if err := outbox.Publish(b.Context(), tx, benchMessage(n)); err != nil {
+			b.Fatal(err)
+		}
+		if err := tx.Rollback(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkConsumerLoop handles deliveries of a broker in memory with a store in memory:
+// the consumer's own work from the delivery to its acknowledgement, with little beside
+// it. One operation is one message.
+func BenchmarkConsumerLoop(b *testing.B) {
+	for _, ordered := range []bool{false, true} {
+		b.Run(fmt.Sprintf("ordered=%v", ordered), func(b *testing.B) {
+			b.ReportAllocs()
+			const chunk = 5000
+			for left := b.N; left > 0; left -= chunk {
+				b.StopTimer()
+				consumeChunk(b, min(left, chunk), ordered)
+			}
+		})
+	}
+}
+
+// handledHook tells how each try ended.
+type handledHook chan outlast.HandledResult
+
+func (h handledHook) OnHandled(x outlast.Handled) { h <- x.Result }
+
+// consumeChunk handles n messages; only that is timed: the handlers wait until all are in
+// the queues.
+func consumeChunk(b *testing.B, n int, ordered bool) {
+	broker, ended, begin := memory.NewBroker(), make(chan error, 1), make(chan struct{})
+	handled := make(handledHook, n)
+	conf := outlast.ConsumerConfig{Group: "billing", Store: memory.NewStore(), Broker: broker, Hooks: []outlast.Hook{handled}, Unordered: !ordered,
+		Handlers: []outlast.Handler{outlast.Handle(benchPlaced, func(context.Context, outlast.Tx, outlast.Received[benchBody]) error {
+			<-begin
+			return nil
+		})}}
+	consumer, err := outlast.NewConsumer(conf)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := broker.Topology().Apply(b.Context(), outlast.Topology{Groups: []outlast.GroupTopology{consumer.Topology()}}); err != nil {
+		b.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(b.Context())
+	go func() { ended <- consumer.Run(ctx) }()
+	for i := range n {
+		m := benchMessage(i)
+		m.ID, m.Source = outlast.NewID(), "orders"
+		if !broker.PublishForeign(outlast.EventExchange, m.Address(), outlast.EncodeHeaders(&m), m.ContentType, m.Body) {
+			b.Fatal("no queue takes the message")
+		}
+	}
+	b.StartTimer()
+	close(begin)
+	for range n {
+		if r := <-handled; r != outlast.HandledOK {
+			b.Fatalf("a message ended as %s", r)
+		}
+	}
+	b.StopTimer()
+	stop()
+	if err := <-ended; err != nil {
+		b.Fatal(err)
+	}
+}
