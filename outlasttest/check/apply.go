@@ -20,7 +20,7 @@ func (c *checker) apply(e *history.Entry) {
 		c.faults.forget(e.Process, c.quiesced != 0)
 	case history.Close:
 		c.faults.forget(e.Process, c.quiesced != 0)
-	case history.Begin, history.Commit, history.Enqueue, history.Withdraw:
+	case history.Begin, history.Committing, history.Commit, history.Enqueue, history.Withdraw:
 		c.business(e)
 	case history.Lease:
 		c.lease(e)
@@ -61,6 +61,8 @@ func (c *checker) business(e *history.Entry) {
 		if e.M != "" {
 			t.m, t.g = c.message(e.M), c.groups.of(e.G)
 		}
+	case history.Committing:
+		c.txs.at(i).committing = true
 	case history.Commit:
 		t := c.txs.at(i)
 		t.commit = outcomeOf(e.O)
@@ -108,7 +110,7 @@ func (c *checker) operator(e *history.Entry) {
 	case "replay":
 		inc(&r.replays)
 		r.flags &^= isDead
-		r.notBefore = 0
+		r.notBefore, r.spent = 0, 0
 	case "now":
 		r.notBefore = 0
 	case "discard":
@@ -161,5 +163,6 @@ func (c *checker) left(e *history.Entry) {
 		r := c.reception(i, c.groups.of(e.G))
 		r.flags |= leftDead
 		c.deadLetter(e, i, r)
+		c.leftDead(e, i, r)
 	}
 }

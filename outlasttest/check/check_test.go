@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/outlasttest/check"
 	"github.com/outlastmq/outlast/outlasttest/history"
 )
@@ -55,6 +56,9 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 		{"I2", "it was published before it was written", func(t *testing.T) script {
 			return good().before(t, history.Enqueue, m1, "orders", history.Event{E: history.Publish, M: m1, Slot: 1, Epoch: 1, Try: 1})
 		}, "before it was enqueued"},
+		{"I2", "it was published before its commit was asked for", func(t *testing.T) script {
+			return good().before(t, history.Committing, "business-1", "orders", history.Event{E: history.Publish, M: m1, Slot: 1, Epoch: 1, Try: 1})
+		}, "before the commit of the transaction"},
 		{"I3", "the body changed", func(t *testing.T) script {
 			return good().change(t, history.Deliver, m1, func(e *history.Event) { e.Hash = "dead" })
 		}, "not what was enqueued"},
@@ -93,6 +97,15 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 		{"I9", "a stale mark is effective", func(t *testing.T) script {
 			return good().before(t, history.Mark, m1, "late", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 2})
 		}, "another relay had claimed it"},
+		{"I9", "a stale hold is effective", func(t *testing.T) script {
+			return good().before(t, history.Publish, m1, "late", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 2}).
+				change(t, history.Mark, m1, func(e *history.Event) { e.E, e.Why = history.Hold, "route closed" })
+		}, "its row was held under epoch 1"},
+		{"I9", "a stale release is effective", func(t *testing.T) script {
+			return good().before(t, history.Claim, m1, "late", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 2}).
+				drop(t, history.Publish, m1).drop(t, history.Confirm, m1).
+				change(t, history.Mark, m1, func(e *history.Event) { e.E = history.Release })
+		}, "its row was moved back to the outbox under epoch 1"},
 		{"I10", "a row is claimed after it was deleted", func(t *testing.T) script {
 			return good().after(t, history.Mark, m1, "orders", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 1})
 		}, "claimed under epoch 1 after"},
@@ -129,6 +142,19 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 		{"I15", "a dead letter without a reason", func(t *testing.T) script {
 			return good().change(t, history.Dead, m3, func(e *history.Event) { e.Why = "" })
 		}, "has not a reason"},
+		{"I15", "a dead letter without an attempt", func(t *testing.T) script {
+			return good().change(t, history.Dead, m3, func(e *history.Event) { e.N = 0 })
+		}, "has not an attempt"},
+		{"I15", "a dead letter whose attempts change", func(t *testing.T) script {
+			return good().change(t, history.Dead, m3, func(e *history.Event) { e.Why = outlast.DeadSpent }).
+				change(t, history.Left, m3, func(e *history.Event) { e.Why, e.N = outlast.DeadSpent, 2 })
+		}, "says 2 attempts, and was buried after 1"},
+		{"I15", "a dead letter that nobody has seen", func(t *testing.T) script {
+			return good().change(t, history.Left, m3, func(e *history.Event) { e.At = 0 })
+		}, "when it was first seen"},
+		{"I15", "a dead letter that was seen after it was buried", func(t *testing.T) script {
+			return good().change(t, history.Left, m3, func(e *history.Event) { e.At = 7 })
+		}, "first seen later"},
 		{"I15", "dead and handled", func(t *testing.T) script {
 			return good().after(t, history.LedgerRow, "effect-1", "test", history.Event{E: history.LedgerRow, Name: "billing", Tx: "effect-3", G: "billing", M: m3, Seq: 9, At: 6})
 		}, "dead letter that nobody replayed"},
@@ -142,6 +168,9 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 		{"I18", "goroutines leak", func(t *testing.T) script {
 			return good().after(t, history.Deliver, m1, "billing", history.Event{E: history.Gauge, Name: "goroutines", Value: 20}, history.Event{E: history.Gauge, Name: "goroutines", Value: 400})
 		}, "20 at first, 400 in the end"},
+		{"I18", "one more than the limit", func(t *testing.T) script {
+			return good().after(t, history.Deliver, m1, "billing", history.Event{E: history.Gauge, Name: "files", Value: 20}, history.Event{E: history.Gauge, Name: "files", Value: 41})
+		}, "the limit is 40"},
 	}
 	covered := map[string]bool{}
 	for _, c := range cases {
@@ -168,8 +197,6 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 	}
 }
 
-// When the database's clock is set back, a renewal ends sooner than the one before, and a
-// lease that is taken after that end was free.
 // A relay that has lost its slot and does not know yet may send once more; whose history
 // comes first does not matter. Without its claim the second confirm has no explanation.
 func TestARelayThatDoesNotKnowExplainsOneMore(t *testing.T) {
@@ -196,6 +223,63 @@ func TestARelayThatDoesNotKnowExplainsOneMore(t *testing.T) {
 	}
 }
 
+// What a relay had done before the next one claimed the row may be told after it: only what it
+// asked for later had to be refused.
+func TestWhatIsToldLateWasNotStale(t *testing.T) {
+	t.Parallel()
+	m1 := messageID(1)
+	for _, kind := range []history.Kind{history.Hold, history.Release} {
+		s := good().change(t, history.Mark, m1, func(e *history.Event) { e.E, e.Why = kind, "route closed" })
+		s = s.before(t, kind, m1, "late", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 2})
+		// Nor was it when a third relay, of an epoch between them, is at work.
+		s = s.before(t, kind, m1, "late", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 3}).
+			before(t, kind, m1, "between", history.Event{E: history.Claim, M: m1, Source: "orders", Slot: 1, Epoch: 2})
+		if v := s.check(t).Verdict("I9"); v.State != check.Holds {
+			t.Errorf("%s: %s (%s): %+v", kind, v.State, v.Note, v.Examples)
+		}
+	}
+}
+
+// Histories of before there was such an event say nothing of when a commit was asked for.
+func TestWithoutCommittingNothingIsSaidOfIt(t *testing.T) {
+	t.Parallel()
+	s := good().before(t, history.Committing, "business-1", "orders", history.Event{E: history.Publish, M: messageID(1), Slot: 1, Epoch: 1, Try: 1}).
+		drop(t, history.Committing, "business-1")
+	if v := s.check(t).Verdict("I2"); v.State != check.Holds {
+		t.Errorf("%s (%s): %+v", v.State, v.Note, v.Examples)
+	}
+}
+
+// When somebody set the clock of a database, its instants do not tell an order.
+func TestTheDatabasesClockMayBeSetBack(t *testing.T) {
+	t.Parallel()
+	s := good().change(t, history.Left, messageID(3), func(e *history.Event) { e.At = 7 }).
+		before(t, history.Claim, messageID(1), "test", history.Event{E: history.Fault, Name: "clock of the databases -9 s"})
+	if v := s.check(t).Verdict("I15"); v.State != check.Holds {
+		t.Errorf("%s (%s): %+v", v.State, v.Note, v.Examples)
+	}
+}
+
+// Numbers that are about the same are no leak, and one value alone is no comparison.
+func TestResourcesAreComparedByTheirEnds(t *testing.T) {
+	t.Parallel()
+	for values, want := range map[[3]float64]check.State{
+		{20}: check.NotExercised, {20, 400, 40}: check.Holds, {20, 20, 41}: check.Violated, {0, 10}: check.Holds,
+	} {
+		s := good()
+		for i, value := range values {
+			if i == 0 || value != 0 {
+				s = s.before(t, history.Quiesce, "", "billing", history.Event{E: history.Gauge, Name: "goroutines", Value: value})
+			}
+		}
+		if v := s.check(t).Verdict("I18"); v.State != want || v.Note == "" {
+			t.Errorf("%v: %s (%s), want %s", values, v.State, v.Note, want)
+		}
+	}
+}
+
+// When the database's clock is set back, a renewal ends sooner than the one before, and a
+// lease that is taken after that end was free.
 func TestALeaseEndsByItsLastRenewal(t *testing.T) {
 	t.Parallel()
 	s := good().after(t, history.Mark, messageID(3), "orders",

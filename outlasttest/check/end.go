@@ -80,6 +80,9 @@ func (c *checker) ghost(i int32, m *message) {
 	case m.flags&isEnqueued != 0:
 		if o := c.committed(m); o == failed {
 			c.violated(2, x, "it was sent, and the transaction that wrote it did not commit")
+		} else if m.flags&isEarly != 0 && m.tx != 0 && c.txs.at(m.tx).committing {
+			x.at = m.first
+			c.violated(2, x, "it was published before the commit of the transaction that wrote it was asked for")
 		}
 	case m.flags&isDelivered == 0: // a publish whose enqueue was not told is delivered or not
 	case c.enqueued[m.typ]:

@@ -3,6 +3,7 @@ package check
 import (
 	"time"
 
+	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/outlasttest/history"
 )
 
@@ -35,6 +36,9 @@ func (c *checker) group(e *history.Entry) {
 			inc(&r.deaths)
 			c.deadLetter(e, i, r)
 			c.attempts(e, i, r)
+			if r.spent = 0; e.Why == outlast.DeadSpent {
+				r.spent = uint16(min(e.N, 1<<16-1))
+			}
 		} else {
 			c.unsureOf(e, r)
 		}
@@ -144,20 +148,38 @@ func (c *checker) park(e *history.Entry, i int32, r *reception) {
 // attempts compares those that the consumer counts with the failures of the message.
 func (c *checker) attempts(e *history.Entry, i int32, r *reception) {
 	c.tested[12]++
-	if (e.Why == "failed" || e.Why == "attempts spent") && e.N > int(r.fails) {
+	if (e.Why == "failed" || e.Why == outlast.DeadSpent) && e.N > int(r.fails) {
 		c.violated(12, Example{m: i, g: r.g, at: e.T}, "%s counts %d failed attempts, and it failed %d times: something else was counted", e.G, e.N, r.fails)
 	}
 }
 
+// deadLetter judges what a dead letter says, when it is buried and when it is still there at
+// the end. A verdict, and attempts that are spent, come of at least one.
 func (c *checker) deadLetter(e *history.Entry, i int32, r *reception) {
 	c.tested[15]++
 	for _, f := range []struct {
 		name    string
 		missing bool
-	}{{"an id", e.M == ""}, {"a reason", e.Why == ""}, {"a type", e.Type == "" && e.Why == "attempts spent"}, {"an origin", e.Source == ""}} {
+	}{{"an id", e.M == ""}, {"a reason", e.Why == ""}, {"a type", e.Type == "" && e.Why == outlast.DeadSpent}, {"an origin", e.Source == ""},
+		{"an attempt", e.N < 1 && (e.Why == outlast.DeadSpent || e.Why == outlast.DeadVerdict)}} {
 		if f.missing {
 			c.violated(15, Example{m: i, g: r.g, at: e.T}, "the dead letter of %s has not %s", e.G, f.name)
 		}
+	}
+}
+
+// leftDead compares a dead letter that is there at the end with what was told of it. Both its
+// instants are the database's.
+func (c *checker) leftDead(e *history.Entry, i int32, r *reception) {
+	x := Example{m: i, g: r.g, at: e.T}
+	switch {
+	case e.At == 0:
+		c.violated(15, x, "the dead letter of %s does not say when it was first seen", e.G)
+	case e.Last != 0 && e.Last < e.At && !c.clockSet:
+		c.violated(15, x, "the dead letter of %s was buried at %s, and first seen later, at %s", e.G, clock(e.Last*1000), clock(e.At*1000))
+	}
+	if e.Why == outlast.DeadSpent && r.spent != 0 && e.N != int(r.spent) {
+		c.violated(15, x, "the dead letter of %s says %d attempts, and was buried after %d", e.G, e.N, r.spent)
 	}
 }
 

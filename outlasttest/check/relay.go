@@ -31,6 +31,7 @@ func (c *checker) relay(e *history.Entry) {
 	case history.Return:
 		c.rare[rareReturn]++
 		inc(&m.returns)
+		m.at(e.Epoch)
 	case history.Confirm:
 		c.confirm(e, m)
 	case history.Mark:
@@ -41,6 +42,24 @@ func (c *checker) relay(e *history.Entry) {
 		if e.O == history.Stale {
 			c.rare[rareStaleMark]++
 		}
+		c.moved(e, i, m, "moved back to the outbox")
+	}
+}
+
+// at notes that a relay was at work on the row under an epoch.
+func (m *message) at(epoch int64) {
+	if epoch < m.claimed {
+		m.late = epoch
+	}
+}
+
+// moved judges a row that was held or released. Such a row is still there, and may be claimed
+// by the next relay before the one that moved it tells of it: only what was asked for after
+// that claim had to be refused, which is what a relay does that was at work on it since.
+func (c *checker) moved(e *history.Entry, i int32, m *message, did string) {
+	c.tested[9]++
+	if e.O == history.OK && m.late != 0 && m.late == e.Epoch && e.Epoch < m.claimed {
+		c.violated(9, Example{m: i, at: e.T}, "its row was %s under epoch %d, although another relay had claimed it under epoch %d", did, e.Epoch, m.claimed)
 	}
 }
 
@@ -60,12 +79,17 @@ func (c *checker) claim(e *history.Entry, i int32, m *message) {
 		m.behind = e.Epoch
 		inc(&m.epochs)
 	}
+	m.at(e.Epoch)
 }
 
 func (c *checker) publish(e *history.Entry, i int32, m *message) {
 	if m.first == 0 {
 		m.first = e.T
+		if m.tx != 0 && !c.txs.at(m.tx).committing {
+			m.flags |= isEarly
+		}
 	}
+	m.at(e.Epoch)
 	if m.marked != 0 && e.Epoch >= m.marked {
 		c.violated(10, Example{m: i, at: e.T}, "it was published under epoch %d after its row had been deleted as sent", e.Epoch)
 	}
@@ -76,6 +100,7 @@ func (c *checker) publish(e *history.Entry, i int32, m *message) {
 }
 
 func (c *checker) confirm(e *history.Entry, m *message) {
+	m.at(e.Epoch)
 	switch e.O {
 	case history.Ack:
 		inc(&m.acks)
@@ -116,6 +141,7 @@ func (c *checker) hold(e *history.Entry, i int32, m *message) {
 	if e.O == history.Stale {
 		c.rare[rareStaleMark]++
 	}
+	c.moved(e, i, m, "held")
 	if e.O != history.OK || (e.Why != "backoff" && e.Why != "refused") {
 		return
 	}

@@ -23,6 +23,7 @@ type message struct {
 	first    int64 // its first publish
 	lastAck  int64
 	behind   int64 // the last epoch that claimed it later than a higher one
+	late     int64 // the last epoch under which a relay was at work on it after such a claim
 	epochs   uint16
 	acks     uint16
 	unsure   uint16 // confirms and marks whose outcome was not known, or nothing
@@ -41,6 +42,7 @@ const (
 	isPending               // at the end, in the outbox
 	isHeld                  // at the end
 	isDelivered             // to any group
+	isEarly                 // its first publish came before its commit was asked for, if that was told
 	isTold                  // it is an example already
 )
 
@@ -54,6 +56,7 @@ type reception struct {
 	rows      uint16 // of the ledger
 	fails     uint16
 	deaths    uint16
+	spent     uint16 // the attempts that were told when they were spent, since the last replay
 	replays   uint16
 	flags     uint16
 	started   int64 // the last start
@@ -80,8 +83,10 @@ type transaction struct {
 	m, g   int32 // of a handler
 	began  int64
 	commit outcome
-	row    bool
-	effect outcome
+	// committing: its commit was about to be asked for.
+	committing bool
+	row        bool
+	effect     outcome
 }
 
 type outcome uint8
@@ -140,6 +145,8 @@ type checker struct {
 	strangers int // messages of types that nobody enqueued
 	// lostByHand counts what may have been in a queue that was deleted, once for a group.
 	lostByHand int
+	// clockSet: a fault set the clock of a database, whose instants may then go back.
+	clockSet bool
 
 	tested [invariants + 1]int
 	count  [invariants + 1]int

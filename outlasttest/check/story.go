@@ -191,6 +191,8 @@ func sentence(e *history.Entry, ofMessage bool) string {
 			return e.G + ": begin transaction"
 		}
 		return "begin transaction"
+	case history.Committing:
+		return "the commit is asked for"
 	case history.Commit:
 		return "commit: " + e.O + because(e.Error)
 	case history.Enqueue:

@@ -64,7 +64,7 @@ func good() script {
 		s.say("test", history.Event{E: history.LedgerRow, Name: "billing", Tx: fmt.Sprint("effect-", n), G: "billing", M: messageID(n), Seq: int64(n), At: 5})
 	}
 	s.say("test", history.Event{E: history.LedgerRow, Name: "billing", O: history.OK},
-		history.Event{E: history.Left, Name: "dead", M: messageID(3), G: "billing", Why: "verdict", Type: "order.placed.v1", Source: "orders", At: 5},
+		history.Event{E: history.Left, Name: "dead", M: messageID(3), G: "billing", Why: "verdict", N: 1, Type: "order.placed.v1", Source: "orders", At: 5, Last: 6},
 		history.Event{E: history.Left, Name: "billing"})
 	return s
 }
@@ -74,6 +74,7 @@ func (s *script) sent(n int) {
 	s.say("orders",
 		history.Event{E: history.Begin, Tx: tx, Name: "orders"},
 		history.Event{E: history.Enqueue, Tx: tx, M: m, Type: "order.placed.v1", Key: "k", KeySeq: int64(n), Hash: fmt.Sprintf("abc%d", n)},
+		history.Event{E: history.Committing, Tx: tx},
 		history.Event{E: history.Commit, Tx: tx, O: history.OK},
 		history.Event{E: history.Claim, M: m, Source: "orders", Slot: 1, Epoch: 1},
 		history.Event{E: history.Publish, M: m, Slot: 1, Epoch: 1, Try: 1},

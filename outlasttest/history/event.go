@@ -13,11 +13,14 @@ const (
 	Close  Kind = "close"
 	Killed Kind = "killed"
 
-	// A business transaction: Tx, and Name of the ledger that it writes to, if any. Commit
-	// has O: ok, fail, unknown, rolled back. A handler's transaction begins with G, M and N
-	// besides; its end is an [Effect].
-	Begin  Kind = "begin"
-	Commit Kind = "commit"
+	// A business transaction: Tx, and Name of the ledger that it writes to, if any.
+	// Committing is right before COMMIT is sent: nothing that it wrote may be seen before.
+	// Commit has O: ok, fail, unknown, rolled back. A handler's transaction begins with G, M
+	// and N besides; it is committing when the handler has returned, which is recorded when
+	// it published something, and its end is an [Effect].
+	Begin      Kind = "begin"
+	Committing Kind = "committing"
+	Commit     Kind = "commit"
 	// A message was written in a transaction: Tx, M, Type, Key, KeySeq, Hash.
 	Enqueue Kind = "enqueue"
 	// A message that waited for its due time was withdrawn in a transaction: Tx, M.
@@ -88,7 +91,8 @@ const (
 	// After the run. A row of the ledger: Tx, G, M, Seq, At. Name is the database.
 	LedgerRow Kind = "ledger"
 	// After the run. A message that still is where Name says: pending, held, retry, dead;
-	// M, G, Why. Without M: all of the database Name were read.
+	// M, G, Why, N; of a dead letter also Type, Source, At (first seen), Last and Error.
+	// Without M: all of the database Name were read.
 	Left Kind = "left"
 )
 
@@ -133,6 +137,8 @@ type Event struct {
 	Slots []SlotEpoch `json:"slots,omitempty"`
 	At    int64       `json:"at,omitempty"`  // Unix microseconds, by the database's clock
 	Exp   int64       `json:"exp,omitempty"` // likewise
+	// Last is when a dead letter was buried, as At.
+	Last int64 `json:"last,omitempty"`
 
 	Name  string  `json:"name,omitempty"`
 	Value float64 `json:"value,omitempty"`

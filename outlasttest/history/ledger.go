@@ -95,7 +95,7 @@ func (r *Recorder) Left(ctx context.Context, store outlast.Store, name string) e
 			}
 			for _, it := range items {
 				r.Record(Event{E: Left, Name: it.Where, M: it.Envelope.ID, G: it.Group, Why: it.Reason, N: it.Attempts,
-					Type: it.Envelope.Type, Source: it.Envelope.Source, At: micros(it.FirstAt), Error: it.Error})
+					Type: it.Envelope.Type, Source: it.Envelope.Source, At: micros(it.FirstAt), Last: micros(it.LastAt), Error: it.Error})
 				f.After = it.Seq
 			}
 			if len(items) < f.Limit {

@@ -3,7 +3,10 @@ package history_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -143,5 +146,75 @@ func TestRecorder_drops_what_comes_after_its_end(t *testing.T) {
 	}
 	if err := rec.Err(); err != nil {
 		t.Error(err)
+	}
+}
+
+// commits is a database that knows nothing but transactions; it is asked at each COMMIT.
+type commits func() error
+
+func (c commits) Connect(context.Context) (driver.Conn, error) { return c, nil }
+func (c commits) Driver() driver.Driver                        { return nil }
+func (c commits) Begin() (driver.Tx, error)                    { return c, nil }
+func (c commits) Commit() error                                { return c() }
+func (commits) Rollback() error                                { return nil }
+func (commits) Close() error                                   { return nil }
+func (commits) Prepare(string) (driver.Stmt, error)            { return nothing{}, nil }
+
+// nothing is every statement.
+type nothing struct{}
+
+func (nothing) Close() error                               { return nil }
+func (nothing) NumInput() int                              { return -1 }
+func (nothing) Exec([]driver.Value) (driver.Result, error) { return driver.RowsAffected(1), nil }
+func (nothing) Query([]driver.Value) (driver.Rows, error)  { return nil, errors.New("no rows") }
+
+// What a transaction wrote can be seen by nobody before COMMIT is sent, and that is told.
+func TestRecorder_tells_when_a_commit_is_asked_for(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "orders.jsonl")
+	rec, err := history.NewRecorder(path, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lastOf := func() history.Event { events := readAll(t, path); return events[len(events)-1] }
+	var at history.Event
+	db := sql.OpenDB(commits(func() error { at = lastOf(); return nil }))
+	defer db.Close()
+	_, tx, err := rec.Begin(t.Context(), db, &history.Ledger{Engine: "sqlite", Name: "orders"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	begun := readAll(t, path)[1]
+	if begun.E != history.Begin || at.E != history.Committing || at.Tx != begun.Tx {
+		t.Errorf("begun %+v, told at the COMMIT: %+v", begun, at)
+	}
+	if e := lastOf(); e.E != history.Commit || e.O != history.OK || e.Tx != begun.Tx {
+		t.Errorf("told of the end: %+v", e)
+	}
+	for name, c := range map[string]struct {
+		publish bool
+		err     error
+		want    history.Kind
+	}{
+		"a handler that published": {true, nil, history.Committing},
+		"one that did not":         {false, nil, history.Begin},
+		"one that failed":          {true, errors.New("no"), history.Enqueue},
+	} {
+		handle := rec.Middleware(nil)(func(ctx context.Context, _ outlast.Tx, _ *outlast.Delivered) error {
+			if c.publish {
+				m := placed.Message(order{"order-8"})
+				rec.OnEnqueued(ctx, []*outlast.Message{&m})
+			}
+			return c.err
+		})
+		if err := handle(t.Context(), nil, &outlast.Delivered{Group: "billing", Message: &outlast.Message{}}); !errors.Is(err, c.err) {
+			t.Fatal(err)
+		}
+		if e := lastOf(); e.E != c.want || e.Tx == "" {
+			t.Errorf("%s: told at last: %+v, want %s", name, e, c.want)
+		}
 	}
 }

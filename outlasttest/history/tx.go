@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"sync/atomic"
 
 	"github.com/outlastmq/outlast"
 )
@@ -13,9 +14,21 @@ type (
 	keySeqKey struct{}
 )
 
+// writing is a transaction under whose context messages are published.
+type writing struct {
+	id string
+	// wrote: something was.
+	wrote atomic.Bool
+}
+
+// txOf returns the id of the transaction of ctx, in which something is written now.
 func txOf(ctx context.Context) string {
-	tx, _ := ctx.Value(txKey{}).(string)
-	return tx
+	w, _ := ctx.Value(txKey{}).(*writing)
+	if w == nil {
+		return ""
+	}
+	w.wrote.Store(true)
+	return w.id
 }
 
 func keySeqOf(ctx context.Context) int64 {
@@ -53,12 +66,15 @@ func (r *Recorder) Begin(ctx context.Context, db *sql.DB, ledger *Ledger) (conte
 		_ = t.Rollback()
 		return ctx, nil, err
 	}
-	return context.WithValue(ctx, txKey{}, t.id), t, nil
+	return context.WithValue(ctx, txKey{}, &writing{id: t.id}), t, nil
 }
 
-// Commit commits and records whether it did: an error that is not the database's own
-// word leaves it unknown.
+// Commit commits and records that it is about to, and whether it did: an error that is
+// not the database's own word leaves it unknown.
 func (t *Tx) Commit() error {
+	if !t.over {
+		t.r.Record(Event{E: Committing, Tx: t.id})
+	}
 	err := t.Tx.Commit()
 	t.end(commitOutcome(err), err)
 	return err
@@ -117,7 +133,12 @@ func (r *Recorder) Middleware(ledger *Ledger) outlast.Middleware {
 					return err
 				}
 			}
-			return next(context.WithValue(ctx, txKey{}, id), tx, d)
+			w := &writing{id: id}
+			err := next(context.WithValue(ctx, txKey{}, w), tx, d)
+			if err == nil && w.wrote.Load() {
+				r.Record(Event{E: Committing, Tx: id})
+			}
+			return err
 		}
 	}
 }
