@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -292,6 +293,13 @@ func (r *relayRun) stepPick(now time.Time) time.Time {
 	return time.Time{}
 }
 
+// setBack tells a person what nothing in the database tells any more.
+func (r *relayRun) setBack(err error) {
+	r.conf.Logger.Warn("the database was set back, as by a failover that lost commits; the outbox is read anew", "error", err,
+		"means", "messages of the lost commits may have been sent, and receivers have acted on them",
+		"todo", "compare what receivers have seen with this database: docs/operations.md, After a failover that lost commits")
+}
+
 // picked takes the rows of a pick and plans the next one. Rows of slots that were
 // lost since it began are left alone, and when such a slot came back meanwhile the
 // reader is told, which may remember them as returned.
@@ -299,6 +307,10 @@ func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, 
 	p := &r.picks
 	wanted := p.wanted
 	p.busy, p.wanted, p.rested = false, time.Time{}, now.Add(min(now.Sub(p.began), 2*firstPause))
+	if errors.Is(err, ErrSetBack) {
+		r.setBack(err)
+		rows, err = nil, nil
+	}
 	r.noteStore(err)
 	var changed []int
 	for slot, s := range slots {

@@ -2,6 +2,7 @@ package outlast
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
@@ -183,12 +184,18 @@ type OutboxReader interface {
 	// earlier one (TestStore/Pick_keeps_the_order_of_transactions).
 	// A row that was returned is not returned again until Drop, even while its delete
 	// is under way. Selection is by state: no row is skipped for ever.
+	// When the database has lost what it had shown, Pick returns [ErrSetBack] once and
+	// begins anew.
 	Pick(ctx context.Context, leases []Lease, maxRows, maxBytes int) ([]*Row, error)
 	// Forget tells that the rows have left the outbox (their settlement committed).
 	Forget(rows []*Row)
 	// Drop forgets everything about slots whose lease is gone or was taken anew.
 	Drop(slots []int)
 }
+
+// ErrSetBack says that a database has lost transactions that it had shown before, as a
+// failover to a standby does that lacked the last commits.
+var ErrSetBack = errors.New("the database has lost transactions that it had shown")
 
 // Settlement is what became of rows. Rows of one settlement may be of many slots;
 // Leases holds the lease of each.

@@ -55,7 +55,8 @@ func (p *pick) run() ([]*outlast.Row, error) {
 		return nil, err
 	}
 	if p.r.picks > 0 && p.now.xmax < p.r.prev.xmax {
-		return p.setBack()
+		p.setBack()
+		return nil, outlast.ErrSetBack
 	}
 	if err := p.widen(); err != nil {
 		return nil, err
@@ -81,7 +82,7 @@ func (p *pick) run() ([]*outlast.Row, error) {
 
 // setBack begins anew when the database lost transactions that were seen, as a
 // failover does: seqs and xids may then come again.
-func (p *pick) setBack() ([]*outlast.Row, error) {
+func (p *pick) setBack() {
 	p.r.s.facts.forget()
 	p.r.mu.Lock()
 	for _, s := range p.r.slots {
@@ -89,7 +90,6 @@ func (p *pick) setBack() ([]*outlast.Row, error) {
 	}
 	p.r.mu.Unlock()
 	p.r.picks, p.r.prev, p.r.old = 0, snapshot{}, snapshot{}
-	return nil, nil
 }
 
 // load reads the low-water marks of slots that are new to the reader.

@@ -2,6 +2,9 @@ package postgres_test
 
 import (
 	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,7 +16,8 @@ import (
 
 // TestF07_AFailoverThatLosesCommits: a standby that lacks what was committed last becomes
 // the primary. Sequence numbers and transaction ids come again; the same relay sends what is
-// written from then on all the same.
+// written from then on all the same, and says once that the database was set back: what it
+// sent and is lost nobody else can tell of.
 func TestF07_AFailoverThatLosesCommits(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -49,7 +53,9 @@ func TestF07_AFailoverThatLosesCommits(t *testing.T) {
 	}
 	// The relay's lease outlives the failover, so that it has no reason to begin anew but
 	// what it sees in the database.
-	serve(t, outlast.ServiceConfig{Name: "orders", Store: store, Broker: broker, Relay: outlast.RelayConfig{LeaseTTL: 5 * time.Minute}})
+	said := &warnings{}
+	serve(t, outlast.ServiceConfig{Name: "orders", Store: store, Broker: broker, Logger: slog.New(slog.NewTextHandler(said, nil)),
+		Relay: outlast.RelayConfig{LeaseTTL: 5 * time.Minute}})
 	const early, lost, kept = 20, 300, 50
 	publish(early)
 	eventually(t, "the relay works", func() bool { return arrived(early)() && number(t, db, "SELECT count(*) FROM outlast_outbox") == 0 })
@@ -70,4 +76,27 @@ func TestF07_AFailoverThatLosesCommits(t *testing.T) {
 	publish(kept)
 	eventually(t, "what is written after the failover is delivered", arrived(early+lost+kept))
 	eventually(t, "its rows are settled", func() bool { return number(t, db, "SELECT count(*) FROM outlast_outbox") == 0 })
+	if n := said.count(`level=WARN msg="the database was set back`); n != 1 {
+		t.Errorf("the relay says %d times that the database was set back, want once:\n%s", n, said)
+	}
 }
+
+// warnings is a log that a test reads while it is written.
+type warnings struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (w *warnings) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *warnings) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+func (w *warnings) count(what string) int { return strings.Count(w.String(), what) }
