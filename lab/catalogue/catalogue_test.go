@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,6 +73,35 @@ func TestTheWeightiestResultOfARunCounts(t *testing.T) {
 		}
 		if got := c.results[name].outcome; got != want {
 			t.Errorf("%s: %s, want %s", actions, got, want)
+		}
+	}
+}
+
+// A test that was skipped here is not among those that passed: its target is named.
+func TestSkippedTestsAreCountedApart(t *testing.T) {
+	t.Parallel()
+	r := row{id: "F85"}
+	test := func(name, file string) test { return test{ids: []string{"F85"}, name: name, file: file, top: name} }
+	for name, want := range map[string]string{
+		"pass":              "pass 2026-01-02",
+		"pass planted":      "pass 2026-01-02, 1 by `make planted`",
+		"planted fail":      "fail 2026-01-02, 1 by `make planted`",
+		"planted planted":   "skip 2026-01-02, 2 by `make planted`",
+		"skip pass planted": "pass 2026-01-02, 1 skipped, 1 by `make planted`",
+		"skip":              "skip 2026-01-02",
+	} {
+		c := &catalogue{results: map[string]result{}}
+		for i, outcome := range strings.Fields(name) {
+			file := "memory/x_test.go"
+			if outcome == "planted" {
+				file, outcome = "lab/planted/x_test.go", "skip"
+			}
+			id := fmt.Sprint("TestF85_", i)
+			c.tests = append(c.tests, test(id, file))
+			c.results[id] = result{outcome, "2026-01-02"}
+		}
+		if got := c.status(r); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 }

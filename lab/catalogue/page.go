@@ -90,8 +90,11 @@ func (c *catalogue) problems() []string {
 	return bad
 }
 
-// status is the last result of a row: pass only when all its tests passed. One that was
-// skipped, because it runs by a target of its own, counts when there is no other.
+// apart are the folders of tests that are skipped unless a target of their own runs them.
+var apart = map[string]string{"lab/planted": "make planted"}
+
+// status is the last result of a row: pass only when all its tests passed, but for those
+// that were skipped, because they run by a target of their own: they are counted apart.
 func (c *catalogue) status(r row) string {
 	if kind, _, ok := strings.Cut(r.why, ":"); ok {
 		return map[string]string{"unbuilt": "not yet built", "untestable": "not testable here"}[kind]
@@ -101,17 +104,29 @@ func (c *catalogue) status(r row) string {
 		return "no test"
 	}
 	outcome, day := "skip", ""
+	skipped := map[string]int{}
 	for _, t := range tests {
 		res, ok := c.results[t.name]
 		switch {
 		case !ok:
 			return "not run"
+		case res.outcome == "skip":
+			skipped[apart[filepath.ToSlash(filepath.Dir(t.file))]]++
 		case res.outcome == "fail" || outcome == "skip":
 			outcome = res.outcome
 		}
 		day = max(day, res.day)
 	}
-	return outcome + " " + day
+	status := outcome + " " + day
+	for _, target := range slices.Sorted(maps.Keys(skipped)) {
+		switch {
+		case target != "":
+			status += fmt.Sprintf(", %d by `%s`", skipped[target], target)
+		case outcome != "skip":
+			status += fmt.Sprintf(", %d skipped", skipped[target])
+		}
+	}
+	return status
 }
 
 func (c *catalogue) page() string {

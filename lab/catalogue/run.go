@@ -25,9 +25,13 @@ type event struct {
 	Action, Test string
 }
 
-// runTests runs every test of the catalogue, or those of some folders, and keeps how each
-// ended.
-func (c *catalogue) runTests(folders ...string) error {
+// runTests runs every test of the catalogue, or those of a folder, or some of that, and
+// keeps how each ended.
+func (c *catalogue) runTests(folderAndTests ...string) error {
+	folder, only := "", []string(nil)
+	if len(folderAndTests) > 0 {
+		folder, only = folderAndTests[0], folderAndTests[1:]
+	}
 	byDir := map[string]map[string]bool{}
 	add := func(dir, top string) {
 		if byDir[dir] == nil {
@@ -48,10 +52,18 @@ func (c *catalogue) runTests(folders ...string) error {
 		}
 	}
 	for _, dir := range slices.Sorted(maps.Keys(byDir)) {
-		if len(folders) > 0 && !slices.Contains(folders, dir) {
+		if folder != "" && folder != dir {
 			continue
 		}
 		tops := slices.Sorted(maps.Keys(byDir[dir]))
+		if len(only) > 0 {
+			for _, name := range only {
+				if !slices.Contains(tops, name) {
+					return fmt.Errorf("%s is no test of the catalogue in %s", name, folder)
+				}
+			}
+			tops = only
+		}
 		fmt.Fprintf(os.Stderr, "%s: %s\n", dir, strings.Join(tops, " "))
 		if err := c.runPackage(dir, tops); err != nil {
 			return err
