@@ -134,7 +134,8 @@ func After(d time.Duration) MessageOption { return func(m *Message) { m.Delay = 
 // the past sends it at once. [Outbox.Withdraw] cancels it by id until then.
 func At(t time.Time) MessageOption { return func(m *Message) { m.Due = t } }
 
-// ExpiresIn drops the message, counted, when it was not handled within d of its enqueue.
+// ExpiresIn drops the message, counted, when it was not handled within d of its enqueue: the
+// relay judges by the database's clock, a consumer by its own, which must differ by less than d.
 func ExpiresIn(d time.Duration) MessageOption { return func(m *Message) { m.Lifetime = d } }
 
 // Header adds one header.

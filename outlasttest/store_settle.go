@@ -17,7 +17,7 @@ var settleTests = []storeTest{
 	{name: "F16_Settle_of_a_dead_owner_does_nothing_after_a_takeover", run: (*storeFixture).settleExpired},
 	{name: "Settle_applies_current_leases_beside_stale_ones", run: (*storeFixture).settleMixed},
 	{name: "Settle_may_be_repeated", run: (*storeFixture).settleRepeated},
-	{name: "Settle_leaves_alone_what_has_gone", run: (*storeFixture).settleGone},
+	{name: "F25_Settle_leaves_alone_what_has_gone", run: (*storeFixture).settleGone},
 }
 
 func (f *storeFixture) identify() {
@@ -244,5 +244,14 @@ func (f *storeFixture) settleGone() {
 	f.hold(leases, outlast.HeldBackoff, 0, rows[0], held)
 	f.settle(&outlast.Settlement{Leases: leases, Release: []*outlast.Row{held}})
 	wantRows(f, f.pending(leases))
+	wantRows(f, f.held(outlast.HeldQuery{Leases: leases, Due: true}).Rows)
+	// Numbers may come again, after a failover that lost commits: another message has it now.
+	later := message("k")
+	f.publish(later)
+	other := *f.pending(leases)[0]
+	other.ID = outlast.NewID()
+	f.settle(&outlast.Settlement{Leases: leases, Sent: []*outlast.Row{&other}})
+	f.hold(leases, outlast.HeldBackoff, 0, &other)
+	wantRows(f, f.pending(leases), later)
 	wantRows(f, f.held(outlast.HeldQuery{Leases: leases, Due: true}).Rows)
 }

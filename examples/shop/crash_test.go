@@ -49,14 +49,15 @@ func (l letter) OnTried(_ string, m *outlast.Message, _ int, _ outlast.TryEnd, _
 
 const crashOrders = 12
 
-// TestStockSurvivesCrashes kills the service of stock at every step of a message's way,
-// in and out. Each order must be reserved once all the same, and the parcel that
-// follows from it sent once.
-func TestStockSurvivesCrashes(t *testing.T) {
+// TestF57_StockSurvivesCrashes kills the service of stock at every step of a message's way,
+// in and out, between the COMMIT and the acknowledgement as well. Each order must be
+// reserved once all the same, and the parcel that follows from it sent once. A step that it
+// never comes to is an error.
+func TestF57_StockSurvivesCrashes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it kills a process eleven times, and waits for its leases each time")
 	}
-	outlasttest.Crash(t, outlasttest.CrashConfig{Program: "stock", Prepare: prepareStock})
+	outlasttest.Crash(t, outlasttest.CrashConfig{Program: "stock", Steps: outlasttest.CrashSteps, Prepare: prepareStock})
 }
 
 // TestAnEffectOutsideTheTransactionHappensTwice shows that the kills are real: what the

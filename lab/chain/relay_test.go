@@ -92,8 +92,9 @@ func TestF12_TwoRelaysWithoutFaultsSendNothingTwice(t *testing.T) {
 	}
 }
 
-// TestF15_ZombieRelay: a relay that is stopped for three lease times and goes on
-// loses nothing, keeps the order, and its late marks are refused.
+// TestF15_ZombieRelay: a relay that is stopped for three lease times, and then goes on, notices
+// that its leases are gone, loses nothing and keeps the order. That what it still marks is
+// refused by the epoch is shown by F15_Settle_does_nothing_for_a_stale_lease for every store.
 func TestF15_ZombieRelay(t *testing.T) {
 	t.Parallel()
 	w := shared(t)

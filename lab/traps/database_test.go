@@ -24,9 +24,9 @@ const fetched = `SELECT coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0) F
 // deleted is how many rows have left the outbox. Counting them would itself be a scan.
 const deleted = `SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'outlast_outbox'`
 
-// TestOpenTransactionsElsewhereDelayNothing: a relay that sends only what is older than
+// TestF05_OpenTransactionsElsewhereDelayNothing: a relay that sends only what is older than
 // the oldest transaction of the server waits for people who forgot a COMMIT.
-func TestOpenTransactionsElsewhereDelayNothing(t *testing.T) {
+func TestF05_OpenTransactionsElsewhereDelayNothing(t *testing.T) {
 	t.Parallel()
 	const n, commits = 5_000, 50
 	drain := func(t *testing.T, w *rig.World) int {
@@ -275,9 +275,9 @@ func TestABurstAfterAQuietTimeIsNotScanned(t *testing.T) {
 	}
 }
 
-// TestTheClockIsNoFilter: a volatile function in a claim's predicate turns the bound of
+// TestF22_TheClockIsNoFilter: a volatile function in a claim's predicate turns the bound of
 // an index into a filter over all rows.
-func TestTheClockIsNoFilter(t *testing.T) {
+func TestF22_TheClockIsNoFilter(t *testing.T) {
 	t.Parallel()
 	w := rig.Shared(t)
 	w.Exec(`INSERT INTO outlast_outbox (type, body) SELECT 'order.placed.v1', '' FROM generate_series(1, 20000)`)
@@ -326,6 +326,45 @@ func TestTheClockIsNoFilter(t *testing.T) {
 	}
 	if !seen {
 		t.Error("clock_timestamp() in the predicate goes unnoticed: the check is blind")
+	}
+}
+
+// TestF22_NobodyPurgesTheHeld: held rows that are ten years old, of every reason that waits
+// for something, outlive a relay at work and every clean-up that there is.
+func TestF22_NobodyPurgesTheHeld(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	w := rig.Shared(t)
+	store := postgres.Store(w.DB)
+	// A relay takes up what is due at once, and what waits for a route that it can use: these
+	// wait for next year, for a person, or behind one of those.
+	w.Exec(`INSERT INTO outlast_held (type, ordering_key, body, reason, next_at, held_at, enqueued_at)
+		SELECT 'order.placed.v1', 'waits' || i / 4, '', (ARRAY['backoff', 'refused', 'behind', 'due'])[i % 4 + 1],
+			CASE WHEN i % 4 IN (0, 3) THEN now() + interval '1 year' END, now() - interval '10 years', now() - interval '10 years'
+		FROM generate_series(0, $1::int - 1) i`, n)
+	deletes, deletesHeld := 0, regexp.MustCompile(`DELETE FROM \S*outlast_held\b`)
+	for name, statement := range store.(interface{ Statements() map[string]string }).Statements() {
+		if !deletesHeld.MatchString(statement) {
+			continue
+		}
+		deletes++
+		if !slices.Contains([]string{"withdraw", "settle_sent_tracked", "settle_sent", "settle_sent_held", "settle_release"}, name) {
+			t.Errorf("%s deletes held rows: only the settlement of a named row may, and a producer's own withdrawal", name)
+		}
+	}
+	if deletes < 5 {
+		t.Fatalf("%d statements that delete held rows were found: the test looks for the wrong words", deletes)
+	}
+	w.Bind("reader")
+	w.Relay("--report-interval", "1h")
+	w.Fill(10, 100)
+	w.Eventually("the relay works", func() bool { return w.Number("SELECT count(*) FROM outlast_outbox") == 0 })
+	_, err := store.Journal().Keep(t.Context(), outlast.Retention{BodyAge: time.Nanosecond, Age: time.Nanosecond, Bytes: 1})
+	must(t, err)
+	_, err = store.Inbox().Purge(t.Context(), outlast.PurgeRequest{Group: "reader", Source: "orders", SettledBefore: time.Now(), Limit: n})
+	must(t, err)
+	if held := w.Number("SELECT count(*) FROM outlast_held"); held != n {
+		t.Errorf("%d rows are held, of %d that nobody has sent, withdrawn or released", held, n)
 	}
 }
 
