@@ -120,13 +120,18 @@ soak: ## A long storm with many messages, in legs; goes on where it stopped: FOR
 fuzz: ## Fuzz everything that parses what others wrote: FOR=1m or EXECS=10000000
 	cd lab && $(GO) run ./fuzz $(if $(FOR),-for $(FOR)) $(if $(EXECS),-execs $(EXECS)) $(if $(ONLY),-only '$(ONLY)')
 
+# For the pages of proofs that are written by hand: docs/model.md and docs/proof/generations.md begin with it.
+MADE = echo "Made on $$(date -u +%F), of commit $$(git describe --always --dirty --exclude '*')."
+
 .PHONY: model
 model: ## Explore the protocol's model as far as it goes, and follow real relays and consumers for longer
+	@$(MADE)
 	cd lab && OUTLAST_TEST_MODEL=1 $(GO) test -count=1 -v -timeout 2h ./model
 
 .PHONY: test-matrix
 test-matrix: ## Run the lab's tests against other generations of PostgreSQL and RabbitMQ: GENERATIONS='trixie sid'
 	@lab/install
+	@$(MADE)
 	lab/matrix $(GENERATIONS)
 
 .PHONY: prove

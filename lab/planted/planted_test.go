@@ -198,8 +198,29 @@ func writeSection(t *testing.T, name, text string) {
 	if !found || !ended {
 		t.Fatalf("%s has no section %q", path, name)
 	}
-	if err := os.WriteFile(path, []byte(head+mark+text+"<!-- end -->"+tail), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(head+mark+text+made()+"<!-- end -->"+tail), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// made says when a section was written, and of which commit; "-dirty" when files differ
+// from it, other than those that proofs are written to.
+func made() string {
+	commit := "an unknown commit"
+	if out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output(); err == nil {
+		commit = "commit " + strings.TrimSpace(string(out))
+		if changed, err := exec.Command("git", "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs/proof").Output(); err != nil || len(changed) > 0 {
+			commit += "-dirty"
+		}
+	}
+	return fmt.Sprintf("\nMade on %s, of %s.\n", time.Now().UTC().Format(time.DateOnly), commit)
+}
+
+// TestSectionsSayWhenAndOfWhat: a page of a proof that names no commit proves nothing.
+func TestSectionsSayWhenAndOfWhat(t *testing.T) {
+	t.Parallel()
+	if text := made(); !regexp.MustCompile(`^\nMade on \d{4}-\d\d-\d\d, of (commit [0-9a-f]{7,}(-dirty)?|an unknown commit)\.\n$`).MatchString(text) {
+		t.Errorf("it says %q", text)
 	}
 }
 
