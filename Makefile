@@ -10,7 +10,7 @@ MODULES := . embedded prometheus cmd/outlast examples lab
 # Flags of the lab's tests, which run real servers: make test LABFLAGS='-run TestRabbitMQ'. Programs and
 # documents that they look at are outside of their module, so that no result may come from the cache.
 LABFLAGS   ?= -race -count=1 -timeout 20m
-TESTFLAGS  ?= -race -timeout 10m
+TESTFLAGS  ?= -race -timeout 20m
 
 # each runs a command in every module, goes on after a failure, and fails in the end.
 each = status=0; for module in $(1); do (cd "$$module" && $(2)) || status=1; done; exit $$status

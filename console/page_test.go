@@ -174,10 +174,9 @@ func (f *fixture) stream(page string) <-chan string {
 		defer close(lines)
 		defer res.Body.Close()
 		in := bufio.NewScanner(res.Body)
-		for in.Scan() {
-			if first != nil { // the stream has begun: what comes now is a change
+		for begun := false; in.Scan(); begun = true {
+			if !begun { // what comes now is a change
 				close(first)
-				first = nil
 			}
 			if strings.HasPrefix(in.Text(), "event: ") {
 				lines <- in.Text()
