@@ -49,3 +49,39 @@ func FuzzRow(f *testing.F) {
 		}
 	})
 }
+
+// FuzzEnvelope: whatever is in the envelope of a waiting message or a dead letter, reading it
+// ends with an error or a message; and what we wrote is read as it was.
+func FuzzEnvelope(f *testing.F) {
+	f.Add([]byte(`{"id":"1","type":"order.placed.v1","source":"orders","headers":{"a":"b"},"enqueued_at":"2026-01-01T00:00:00Z"}`), fuzzdata.Join("", "", "orders", "about", "order-7"))
+	f.Add([]byte(`{"type":7}`), []byte{})
+	f.Add([]byte(`{"headers":{"a":{}},"expires_at":"0000-01-01T00:00:00+24:00"}`), []byte{1})
+	f.Add([]byte(`null`), []byte("\x00\x01\x06orders\x00\x00\x00\x00\x00\x00\x00\x00\x04body\x09\x08\x07\x06\x01h\x01v"))
+	f.Add([]byte(`[`), []byte{9})
+	f.Fuzz(func(t *testing.T, stored, message []byte) {
+		if m, err := decodeMessage(string(stored), nil); err == nil {
+			if !json.Valid(stored) {
+				t.Fatalf("%q is no JSON and became %+v", stored, m)
+			}
+			_ = m.Validate(0) // does not panic
+		} else if text := outlast.CleanErrorText(err.Error()); text == "" {
+			t.Fatalf("%q is refused without a word", stored)
+		}
+		m := fuzzdata.Message(message)
+		if m.Validate(0) != nil || !utf8.ValidString(m.Source) {
+			return
+		}
+		written, err := encodeMessage(&m)
+		if err != nil {
+			t.Fatalf("%+v: %v", m, err)
+		}
+		back, err := decodeMessage(written, m.Body)
+		if err != nil {
+			t.Fatalf("%s: %v", written, err)
+		}
+		again, err := encodeMessage(back)
+		if err != nil || again != written || string(back.Body) != string(m.Body) {
+			t.Fatalf("%s became %s, %v", written, again, err)
+		}
+	})
+}

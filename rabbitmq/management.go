@@ -33,6 +33,8 @@ type management struct {
 	vhost    string
 	b        *broker
 	address  address // for TLS
+	// ask stands for the network, in tests.
+	ask func(*http.Request) (*http.Response, error)
 }
 
 func (b *broker) checkManagement(bad *problems) {
@@ -88,7 +90,11 @@ func (m *management) get(ctx context.Context, result any, path ...string) error 
 	}
 	// A redirect could take the password elsewhere.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	response, err := client.Do(request)
+	ask := client.Do
+	if m.ask != nil {
+		ask = m.ask
+	}
+	response, err := ask(request)
 	if err != nil {
 		return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: err}
 	}

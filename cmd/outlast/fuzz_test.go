@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -180,6 +182,51 @@ func FuzzPrintable(f *testing.F) {
 		}
 		if utf8.RuneCountInString(text) < utf8.RuneCountInString(s) || printable(text) != text {
 			t.Fatalf("%q became %q", s, text)
+		}
+	})
+}
+
+// FuzzTopology: a topology file is refused as wrong usage, in words that can be printed, or
+// holds what a broker can be asked for; and what `topology show --json` prints of it is the
+// same topology.
+func FuzzTopology(f *testing.F) {
+	f.Add([]byte(`{"exchanges":[{"name":"outlast.events"}],"groups":[{"group":"billing","partitions":2,"ordered":true,"bindings":[{"exchange":"outlast.events","type":"order.placed.v1"}]}]}`))
+	f.Add([]byte(`{"groups":[{"group":"a.b","partitions":-1,"generation":10000,"bindings":[{"type":"\u001b"}]},{"group":"a.b"}]}`))
+	f.Add([]byte(`{"groups":null} trailing`))
+	f.Add([]byte(`{"group":1}`))
+	f.Add([]byte("{\"groups\":[{\"group\":\"\xff\"}]}"))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		read := func(file []byte) (outlast.Topology, error) {
+			p := newProgram(bytes.NewReader(file), io.Discard, io.Discard, func(string) string { return "" })
+			topology, err := p.readTopology("check", "-")
+			if err == nil {
+				err = checkTopology("check", topology)
+			}
+			return topology, err
+		}
+		topology, err := read(file)
+		if err != nil {
+			if text := err.Error(); outlast.CodeOf(err) != outlast.CodeInvalid || outlast.CleanErrorText(text) != text {
+				t.Fatalf("%q: %q", file, text)
+			}
+			return
+		}
+		if !json.Valid(file) {
+			t.Fatalf("%q is no JSON and became %+v", file, topology)
+		}
+		for _, g := range topology.Groups {
+			if name := g.Queue(g.Partitions - 1); len(name) > 255 || len(g.Bindings) == 0 {
+				t.Fatalf("%q became the queue %q with %d bindings", file, name, len(g.Bindings))
+			}
+		}
+		printed, err := json.Marshal(topology)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := read(printed)
+		if shown, _ := json.Marshal(again); err != nil || !bytes.Equal(shown, printed) {
+			t.Fatalf("%q became %s and then %s, %v", file, printed, shown, err)
 		}
 	})
 }

@@ -194,7 +194,13 @@ func (p *program) readTopology(op, name string) (outlast.Topology, error) {
 	defer done()
 	d := json.NewDecoder(io.LimitReader(r, 4<<20))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&t); err != nil {
+	err = d.Decode(&t)
+	if err == nil {
+		if _, more := d.Token(); more != io.EOF {
+			err = errors.New("more follows the topology, which would not be read")
+		}
+	}
+	if err != nil {
 		return t, usageError{&outlast.Error{Op: op + ": read the topology", Code: outlast.CodeInvalid, Err: jsonProblem(err), Hint: "outlast topology show --json prints one"}}
 	}
 	for i := range t.Groups {

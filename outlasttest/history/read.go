@@ -184,10 +184,21 @@ func (s *source) parse() (e Event, begun bool, bad, err error) {
 		return e, false, nil, err
 	}
 	s.line++
-	if bad = json.Unmarshal(line, &e); bad == nil && (e.E == "" || e.T == 0) {
-		bad = errors.New("it has no time or no kind")
+	if bad = json.Unmarshal(line, &e); bad == nil {
+		bad = e.lacks()
 	}
 	return e, bytes.HasPrefix(line, []byte(`{"t":`)), bad, nil
+}
+
+// lacks says what an event cannot be without.
+func (e *Event) lacks() error {
+	switch {
+	case e.E == "" || e.T == 0:
+		return errors.New("it has no time or no kind")
+	case e.Tx == "" && (e.E == Begin || e.E == Committing || e.E == Commit):
+		return fmt.Errorf("%q without its transaction", e.E)
+	}
+	return nil
 }
 
 func (s *source) long(head []byte) ([]byte, error) {
