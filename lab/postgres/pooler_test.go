@@ -1,6 +1,8 @@
 package postgres_test
 
 import (
+	"database/sql"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -29,8 +31,49 @@ func TestF19_APoolerIsNoticed(t *testing.T) {
 
 	direct := postgres.Store(openURL(t, server.URL()))
 	must(t, direct.Migrations().Up(ctx, 0))
-	db := openURL(t, pooler.URL())
-	store := postgres.Store(db)
+	t.Run("by itself", func(t *testing.T) { shareFew(t, openURL(t, pooler.URL())) })
+	t.Run("with prepared statements", func(t *testing.T) {
+		if version := keepStatements(t, pooler.URL()); version != "" {
+			t.Skipf("%s knows no prepared statements; make test-matrix has newer ones", version)
+		}
+		db := openURL(t, pooler.URL(), postgres.ExecMode(pgx.QueryExecModeCacheStatement))
+		shareFew(t, db)
+		var prepared int
+		must(t, db.QueryRowContext(ctx, "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'PGBOUNCER%'", pgx.QueryExecModeSimpleProtocol).Scan(&prepared))
+		if prepared == 0 {
+			t.Error("the pooler prepared nothing: the mode, or the pooler's setting, is not what it says")
+		}
+	})
+}
+
+// keepStatements has a pooler keep prepared statements, or returns its version when it is
+// older than 1.21, which cannot.
+func keepStatements(t *testing.T, url string) (tooOld string) {
+	t.Helper()
+	config, err := pgx.ParseConfig(url)
+	must(t, err)
+	config.Database, config.DefaultQueryExecMode = "pgbouncer", pgx.QueryExecModeSimpleProtocol
+	console, err := pgx.ConnectConfig(t.Context(), config)
+	must(t, err)
+	defer console.Close(t.Context())
+	var version string
+	must(t, console.QueryRow(t.Context(), "SHOW VERSION").Scan(&version))
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "PgBouncer %d.%d", &major, &minor); err != nil {
+		t.Fatalf("the version %q: %v", version, err)
+	}
+	if major == 1 && minor < 21 {
+		return version
+	}
+	_, err = console.Exec(t.Context(), "SET max_prepared_statements = 200")
+	must(t, err)
+	return ""
+}
+
+// shareFew publishes from many connections at once, and picks and settles it all.
+func shareFew(t *testing.T, db *sql.DB) {
+	t.Helper()
+	ctx, store := t.Context(), postgres.Store(db)
 	var work sync.WaitGroup
 	for range 8 {
 		work.Go(func() {

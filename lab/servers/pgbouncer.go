@@ -82,6 +82,7 @@ listen_addr = %s
 listen_port = %d
 unix_socket_dir =
 auth_type = any
+admin_users = outlast
 pool_mode = transaction
 max_client_conn = 1000
 default_pool_size = 20
