@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -191,7 +192,8 @@ func parseLine(line []byte) (outlast.Message, error) {
 	return m, err
 }
 
-// jsonProblem keeps the decoder's word without quoting the message.
+// jsonProblem keeps the decoder's word without quoting the document: at most the start of a
+// member's name that it does not know.
 func jsonProblem(err error) error {
 	var syntax *json.SyntaxError
 	var wrong *json.UnmarshalTypeError
@@ -203,7 +205,7 @@ func jsonProblem(err error) error {
 	case errors.As(err, &wrong):
 		return fmt.Errorf("member %q: cannot be a JSON %s", wrong.Field, wrong.Value)
 	default:
-		return errors.New("not a message: " + outlast.CleanErrorText(err.Error()))
+		return errors.New(cut(printable(strings.TrimPrefix(err.Error(), "json: ")), 120))
 	}
 }
 
