@@ -48,7 +48,7 @@ func TestBench(t *testing.T) {
 func TestBench_draws_for_people(t *testing.T) {
 	t.Parallel()
 	s := withBroker(t, withTables(t))
-	contains(t, s.ok("bench", "--messages", "100", "--for", "300ms", "--keys", "0"), "messages a second", rateRelay, "####", "Your ceiling is", commitEffect)
+	contains(t, s.ok("bench", "--messages", "100", "--for", "3s", "--keys", "0"), "messages a second", rateRelay, "####", "Your ceiling is", commitEffect)
 	s.nothingIsLeft()
 }
 

@@ -232,7 +232,7 @@ func (s *stage) checkEffects(ctx context.Context, a *Account, c *course, sent ma
 	}
 	defer rows.Close()
 	// What was first sent before a group was bound may reach it with a second publish, after
-	// later messages: nothing is promised of that.
+	// later messages, and what died comes back after them: nothing is promised of either.
 	first := s.first(a.Group)
 	latest := map[[2]string]int64{} // by key and type
 	latestOf := map[string]int64{}  // by key
@@ -243,6 +243,7 @@ func (s *stage) checkEffects(ctx context.Context, a *Account, c *course, sent ma
 		}
 		a.Effects++
 		m, known := sent[e.id]
+		_, replayed := s.replayed.Load(e.id)
 		switch {
 		case !known:
 			a.Ghosts++
@@ -250,11 +251,11 @@ func (s *stage) checkEffects(ctx context.Context, a *Account, c *course, sent ma
 		case ended[e.id]:
 			a.Doubled++
 			a.tell(a.Doubled, "again: %s", e)
-		case m.poison:
+		case m.poison && !replayed:
 			a.Spared++
 			a.tell(a.Spared, "poison: %s", e)
 		}
-		if again := ended[e.id]; again || e.key == "" || m.seq < first {
+		if again := ended[e.id]; again || e.key == "" || m.seq < first || replayed {
 			ended[e.id] = true
 			continue
 		}

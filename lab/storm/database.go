@@ -85,6 +85,17 @@ func (p *pair) follow(ctx context.Context) error {
 	return primary.Synchronous(ctx, true)
 }
 
+// roll restarts the standby and then the primary: an upgrade of the databases.
+func (p *pair) roll(ctx context.Context) error {
+	primary, standby := p.now()
+	for _, server := range []*servers.PostgresServer{standby, primary} {
+		if err := errors.Join(server.Stop(ctx), startServer(ctx, server)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p *pair) close() error {
 	var errs []error
 	for _, s := range p.servers {
@@ -158,6 +169,9 @@ func (s *stage) databaseKinds() []fault.Kind {
 		server("freeze", "postgres", 2, time.Second, 12*time.Second, freeze),
 		server("kill", "standby", 1, time.Second, 8*time.Second, kill),
 		server("freeze", "standby", 1, time.Second, 12*time.Second, freeze),
+		{Name: "restart every database", Weight: 1, Shortest: 100 * time.Millisecond, Longest: time.Second, Draw: func(*rand.Rand) fault.Fault {
+			return fault.Fault{Name: "restart every database in turn", Hits: hits, On: s.postgres.roll, Off: s.postgres.start}
+		}},
 		{Name: "promote the standby", Weight: 2, Shortest: time.Second, Longest: 5 * time.Second, Draw: func(*rand.Rand) fault.Fault {
 			return fault.Fault{Name: "promote the standby", Hits: hits, On: s.postgres.promote, Off: s.postgres.follow}
 		}},

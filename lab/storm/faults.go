@@ -2,6 +2,7 @@ package storm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -14,7 +15,7 @@ import (
 
 // kinds are all faults that this stage knows; only, when set, chooses among them by name.
 func (s *stage) kinds(only []string) []fault.Kind {
-	all := slices.Concat(s.processKinds(), s.linkKinds(), s.nodeKinds(), s.databaseKinds(), s.topologyKinds(), s.networkKinds())
+	all := slices.Concat(s.processKinds(), s.linkKinds(), s.nodeKinds(), s.databaseKinds(), s.topologyKinds(), s.networkKinds(), s.operatorKinds())
 	if len(only) == 0 {
 		return all
 	}
@@ -47,7 +48,7 @@ func (s *stage) processKinds() []fault.Kind {
 		lacks = "there is no build of the earlier commit"
 	}
 	return []fault.Kind{
-		{Name: "restart everything", Weight: 1, Shortest: 100 * time.Millisecond, Longest: time.Second, Draw: func(*rand.Rand) fault.Fault {
+		{Name: "restart every process", Weight: 1, Shortest: 100 * time.Millisecond, Longest: time.Second, Draw: func(*rand.Rand) fault.Fault {
 			return fault.Fault{Name: "restart every process in turn", Hits: s.names, On: s.roll, Off: s.startCast}
 		}},
 		{Name: "own clock", Weight: 2, Shortest: 100 * time.Millisecond, Longest: time.Second, Lacks: lacksClock, Draw: func(r *rand.Rand) fault.Fault {
@@ -221,6 +222,10 @@ func (s *stage) nodeKinds() []fault.Kind {
 			return fault.Fault{Name: "alarm: " + what + " of " + nodeName(i), Hits: []string{nodeName(i) + " " + what}, On: ctl(set), Off: ctl(clear)}
 		}}
 	}
+	var all []string
+	for i := range s.config.Nodes {
+		all = append(all, nodeName(i))
+	}
 	startNode := func(i int) func(context.Context) error {
 		return func(ctx context.Context) error { return s.startNode(ctx, i) }
 	}
@@ -231,15 +236,35 @@ func (s *stage) nodeKinds() []fault.Kind {
 		node("freeze", 2, 2*time.Second, 25*time.Second, func(i int) func(context.Context) error { return plain(s.rabbit.Node(i).Pause) },
 			func(i int) func(context.Context) error { return plain(s.rabbit.Node(i).Continue) }),
 		{Name: "kill all nodes", Weight: 1, Shortest: 5 * time.Second, Longest: 30 * time.Second, Draw: func(*rand.Rand) fault.Fault {
-			var hits []string
-			for i := range s.config.Nodes {
-				hits = append(hits, nodeName(i))
-			}
-			return fault.Fault{Name: "kill all nodes", Hits: hits, On: plain(s.rabbit.Kill), Off: s.rabbit.Start}
+			return fault.Fault{Name: "kill all nodes", Hits: all, On: plain(s.rabbit.Kill), Off: s.rabbit.Start}
+		}},
+		{Name: "restart every node", Weight: 1, Shortest: 100 * time.Millisecond, Longest: time.Second, Draw: func(*rand.Rand) fault.Fault {
+			return fault.Fault{Name: "restart every node in turn", Hits: all, On: s.rollNodes, Off: s.startNodes}
 		}},
 		alarm("memory", "0.00000001", "0.4", "set_vm_memory_high_watermark"),
 		alarm("disk", "100000GB", "50MB", "set_disk_free_limit"),
 	}
+}
+
+// rollNodes restarts every node in turn, the next one when the one before answers: an upgrade
+// of the broker.
+func (s *stage) rollNodes(ctx context.Context) error {
+	for i := range s.config.Nodes {
+		if err := errors.Join(s.rabbit.Node(i).Stop(ctx), s.startNode(ctx, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startNodes makes sure that every node runs.
+func (s *stage) startNodes(ctx context.Context) error {
+	for i := range s.config.Nodes {
+		if err := s.startNode(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // startNode starts a node that may run already.

@@ -38,7 +38,7 @@ func (s *stage) openHistory() (err error) {
 // concern is the part of the system that a fault is about, by its name.
 func concern(name string) string {
 	for _, c := range []struct{ word, concern string }{
-		{"producer", "producer"}, {"relay", "relay"}, {"billing-", "consumer"}, {"audit-", "consumer"}, {"orders-", "consumer"}, {"late", "consumer"},
+		{"dead letters", "consumer"}, {"producer", "producer"}, {"relay", "relay"}, {"billing-", "consumer"}, {"audit-", "consumer"}, {"orders-", "consumer"}, {"late", "consumer"},
 		{"postgres", "database"}, {"standby", "database"}, {"pgbouncer", "database"}, {"sessions", "database"},
 	} {
 		if strings.Contains(name, c.word) {

@@ -18,7 +18,8 @@ const Tables = `
 	CREATE TABLE IF NOT EXISTS ledger_sent (seq bigserial, id text PRIMARY KEY, type text NOT NULL, key text NOT NULL, n bigint NOT NULL,
 		poison boolean NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
 	CREATE TABLE IF NOT EXISTS ledger_effect (seq bigserial PRIMARY KEY, grp text NOT NULL, source text NOT NULL, id text NOT NULL, type text NOT NULL,
-		key text NOT NULL, n bigint NOT NULL, attempt int NOT NULL, process text NOT NULL, pid int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());`
+		key text NOT NULL, n bigint NOT NULL, attempt int NOT NULL, process text NOT NULL, pid int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
+	CREATE TABLE IF NOT EXISTS ledger_cured (id text PRIMARY KEY);`
 
 // Note is the body of every message.
 type Note struct {
@@ -66,6 +67,13 @@ func (s Spec) noteEffect(ctx context.Context, tx outlast.Tx, e outlast.Envelope,
 	_, err := tx.ExecContext(ctx, `INSERT INTO ledger_effect (grp, source, id, type, key, n, attempt, process, pid) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		s.Role, e.Source, e.ID, e.Type, key, n, attempt, s.Name, os.Getpid())
 	return err
+}
+
+// ill reports whether a poison message has to fail: nobody has put right what it fails of.
+func ill(ctx context.Context, tx outlast.Tx, id string) (bool, error) {
+	var cured bool
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM ledger_cured WHERE id = $1)`, id).Scan(&cured)
+	return !cured, err
 }
 
 // publishNote writes one keyed message and its line of the ledger.

@@ -98,7 +98,7 @@ func (s Spec) handlers(outbox *outlast.Outbox) []outlast.Handler {
 		if err := s.noteEffect(ctx, tx, m.Envelope, "", 0, m.Attempt); err != nil {
 			return err
 		}
-		return s.verdict(ctx, m.Body.Poison)
+		return s.verdict(ctx, tx, m.ID, m.Body.Poison)
 	})
 	return []outlast.Handler{heard(Placed), heard(Changed), loose}
 }
@@ -112,12 +112,15 @@ func (s Spec) note(ctx context.Context, tx outlast.Tx, outbox *outlast.Outbox, m
 			return err
 		}
 	}
-	return s.verdict(ctx, m.Body.Poison)
+	return s.verdict(ctx, tx, m.ID, m.Body.Poison)
 }
 
 // verdict draws what a handler of real life may come to, after its effects were written.
-func (s Spec) verdict(ctx context.Context, poison bool) error {
+func (s Spec) verdict(ctx context.Context, tx outlast.Tx, id string, poison bool) error {
 	if poison {
+		if ill, err := ill(ctx, tx, id); err != nil || !ill {
+			return err
+		}
 		return outlast.DeadLetter(errors.New("poison"))
 	}
 	if rand.IntN(1000) >= s.Trouble {
