@@ -29,8 +29,8 @@ func FuzzFiles(f *testing.F) {
 	} {
 		f.Add([]byte(lines))
 	}
+	path := filepath.Join(f.TempDir(), "fuzz.jsonl")
 	f.Fuzz(func(t *testing.T, history []byte) {
-		path := filepath.Join(t.TempDir(), "fuzz.jsonl")
 		if err := os.WriteFile(path, history, 0o600); err != nil {
 			t.Fatal(err)
 		}
