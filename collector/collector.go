@@ -101,6 +101,10 @@ type Report struct {
 	Asked, Kept, Shed int
 	// More says that there was more to read than one round takes.
 	More bool
+	// Unclosed counts the databases that cannot tell yet which minutes are over, as a
+	// transaction there was open when the round began: their share of the flows is read by a
+	// later round. Always 0 without a share.
+	Unclosed int
 }
 
 // Run does rounds until ctx ends. A round that fails is told to report, as is one that

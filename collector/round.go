@@ -27,7 +27,9 @@ type look struct {
 	samples []string          // messages that may have begun a flow of the share
 	cursors map[string]int64  // where the next round goes on
 	more    bool
-	err     error
+	// unclosed: it cannot tell yet which minutes are over
+	unclosed bool
+	err      error
 }
 
 func (l *look) keep(id, why string) {
@@ -102,6 +104,9 @@ func (c *Collector) Round(ctx context.Context) (Report, error) {
 	for _, l := range looks {
 		if l.err != nil {
 			r.Unknown[l.name] = l.err.Error()
+		}
+		if l.unclosed {
+			r.Unclosed++
 		}
 	}
 	r.Shed, r.Kept, err = c.keep(ctx)
@@ -253,6 +258,7 @@ func (c *Collector) minutes(ctx context.Context, l *look, cursor int64) error {
 	closed, err := journey.Closed(short, l.store)
 	cancel()
 	if err != nil || closed.IsZero() {
+		l.unclosed = err == nil
 		return err
 	}
 	minute := closed.Add(-c.c.History).Truncate(time.Minute)

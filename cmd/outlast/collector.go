@@ -344,13 +344,20 @@ func (p *program) collectorWipeCommand(f *collectorFlags) *cobra.Command {
 	return cmd
 }
 
+// How long, and how often, a rebuild asks a database again that has a transaction open.
+const (
+	unclosedLimit = time.Minute
+	unclosedPause = 200 * time.Millisecond
+)
+
 func (p *program) collectorRebuildCommand(f *collectorFlags) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "rebuild",
 		Short: "Wipe, and read the databases until everything is kept anew",
 		Long: `Rebuild forgets everything and does rounds until there is no more to read. Exit code 1
-when a database does not answer: what it knows is then missing.`,
+when a database does not answer: what it knows is then missing. With --share it waits, for a
+minute at most, for transactions that are open now: only what was committed before them is over.`,
 		Example: "  outlast collector rebuild --store sqlite:collector.db --in env:ORDERS_DB --in env:BILLING_DB --yes",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -361,7 +368,7 @@ when a database does not answer: what it knows is then missing.`,
 				if err := errors.Join(s.Migrate(ctx), s.Wipe(ctx)); err != nil {
 					return err
 				}
-				for {
+				for began := time.Now(); ; {
 					r, err := c.Round(ctx)
 					if err != nil {
 						return err
@@ -369,7 +376,18 @@ when a database does not answer: what it knows is then missing.`,
 					if r.More {
 						continue
 					}
+					if r.Unclosed > 0 && time.Since(began) < unclosedLimit {
+						select {
+						case <-ctx.Done():
+							return ctx.Err()
+						case <-time.After(unclosedPause):
+						}
+						continue
+					}
 					p.printf("%s holds %s\n", at, plural(r.Kept, "message"))
+					if r.Unclosed > 0 {
+						p.printf("the share of the flows of %s is not among them, as a transaction is open there; a collector that runs reads it later\n", plural(r.Unclosed, "database"))
+					}
 					if len(r.Unknown) > 0 {
 						return &outlast.Error{Op: cmd.CommandPath(), Code: outlast.CodeUnavailable, Err: fmt.Errorf("%s did not answer", plural(len(r.Unknown), "database")), Hint: "outlast collector status"}
 					}
