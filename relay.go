@@ -47,6 +47,12 @@ type RelayConfig struct {
 	// [Outbox.Publish] in the same process, or Wake, ends the pause early; without it
 	// a row waits at most Interval. Range 10ms to 1h; default 1s.
 	Interval time.Duration
+	// WakeUps lets other processes end the pause too: those with [OutboxConfig].WakeUps, and
+	// any that runs the statement in docs/tables.md after its commit. The relay holds one
+	// more connection for that, outside of the store's pool, which no pooler may be in front
+	// of. While that is lost, sweeps go on by Interval: it is no less safe, and no slower,
+	// than without. Default false. PostgreSQL only.
+	WakeUps bool
 	// LeaseTTL is how long slots stay with a relay that gives no sign of life; it is
 	// renewed after a third of it. Range 2s to 5min; default 10s.
 	LeaseTTL time.Duration
@@ -155,6 +161,11 @@ func (c *RelayConfig) check() fieldErrors {
 		bad.add("RelayConfig.Broker", "a broker", "nil")
 	}
 	inRange(&bad, "RelayConfig.Interval", c.Interval, 10*time.Millisecond, time.Hour)
+	if c.WakeUps && c.Store != nil {
+		if _, ok := c.Store.Relay().(WakeListener); !ok {
+			bad.add("RelayConfig.WakeUps", wakeUpsRule, c.Store.Engine())
+		}
+	}
 	inRange(&bad, "RelayConfig.LeaseTTL", c.LeaseTTL, 2*time.Second, 5*time.Minute)
 	inRange(&bad, "RelayConfig.InFlight", c.InFlight, 1, 65536)
 	inRange(&bad, "RelayConfig.InFlightBytes", c.InFlightBytes, 64<<10, 256<<20)

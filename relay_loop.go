@@ -69,6 +69,7 @@ func (r *relayRun) run(ctx context.Context, endJobs context.CancelFunc) {
 	})
 	beside.Go(func() { r.keepSettledBefore(r.jobCtx) })
 	beside.Go(func() { r.keepSentLog(r.jobCtx) })
+	beside.Go(func() { r.listen(ctx) })
 	r.loop(ctx)
 	endJobs()
 	beside.Wait()

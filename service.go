@@ -101,6 +101,7 @@ func (c *ServiceConfig) fill() {
 	c.Relay.Source, c.Relay.Store, c.Relay.Broker = c.Name, c.Store, c.Broker
 	setDefault(&c.Relay.Logger, c.Logger)
 	c.Relay.Hooks = joinHooks(c.Hooks, c.Relay.Hooks)
+	setDefault(&c.Outbox.Logger, c.Logger)
 	c.Outbox.Hooks = joinHooks(c.Hooks, c.Outbox.Hooks)
 }
 
@@ -122,6 +123,11 @@ func (c *ServiceConfig) validate() error {
 	}
 	if c.Outbox.MaxBody < 0 || c.Outbox.MaxBody > MaxBody {
 		bad.add("ServiceConfig.Outbox.MaxBody", fmt.Sprintf("1..%d, or 0 for %d", MaxBody, DefaultMaxBody), c.Outbox.MaxBody)
+	}
+	if c.Outbox.WakeUps && c.Store != nil {
+		if _, ok := c.Store.Outbox().(WakeNotifier); !ok {
+			bad.add("ServiceConfig.Outbox.WakeUps", wakeUpsRule, c.Store.Engine())
+		}
 	}
 	bad.broker(c.Broker)
 	if !c.WithoutRelay {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"log/slog"
 	"net"
@@ -101,7 +102,13 @@ func Open(ctx context.Context, address string, opts ...OpenOption) (*sql.DB, err
 		watch.before(c)
 		return reloadTLS(ctx, address, c)
 	})
-	db := stdlib.OpenDB(*c, before, stdlib.OptionAfterConnect(watch.after))
+	var connector driver.Connector
+	after := stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+		c.PgConn().CustomData()[connectorKey] = connector
+		return watch.after(ctx, c)
+	})
+	connector = stdlib.GetConnector(*c, before, after)
+	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(conf.maxConns)
 	db.SetMaxIdleConns(conf.maxConns)
 	db.SetConnMaxIdleTime(5 * time.Minute)

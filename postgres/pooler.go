@@ -30,9 +30,8 @@ func (w *poolerWatch) after(ctx context.Context, c *pgx.Conn) error {
 	if w.idle || w.seen.Load() {
 		return nil
 	}
-	var pid uint32
-	err := c.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid)
-	if err == nil && pid == c.PgConn().PID() {
+	own, err := ownSession(ctx, c)
+	if own {
 		return nil
 	}
 	_ = c.Close(ctx)
@@ -41,4 +40,11 @@ func (w *poolerWatch) after(ctx context.Context, c *pgx.Conn) error {
 	}
 	w.seen.Store(true)
 	return driver.ErrBadConn
+}
+
+// ownSession reports whether the connection is a session of the server, and not a pooler's.
+func ownSession(ctx context.Context, c *pgx.Conn) (bool, error) {
+	var pid uint32
+	err := c.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid)
+	return err == nil && pid == c.PgConn().PID(), err
 }

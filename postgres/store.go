@@ -111,7 +111,7 @@ func (s *store) prepare() error {
 // names are what stands for {{t}}, {{p}} and the rest in SQL files.
 func (c settings) names() sqlfile.Names {
 	t := pgx.Identifier{c.schema}.Sanitize() + "." + c.prefix
-	n := sqlfile.Names{"t": t, "p": c.prefix}
+	n := sqlfile.Names{"t": t, "p": c.prefix, "wake": c.channel()}
 	for name, columns := range columnLists() {
 		n[name] = columns
 	}
