@@ -48,6 +48,12 @@ Problems are logged in words, and shown by the health endpoints of --listen:
   /livez   200 while it works or waits for a server; 503 when it is stuck
   /readyz  200 when database and broker are there; 503 and the reason otherwise;
            warnings of the --warn thresholds are in the body and change no code
+With --wake-ups, services that ask for it wake the relay after their commits, so that a
+message need not wait for the next sweep (--interval). It holds one more connection,
+which needs the PostgreSQL server itself: behind a pooler the relay says once that it
+hears nothing, and sweeps as it would without. docs/tables.md has the statement that
+wakes, for services in any language.
+
 With --metrics, Prometheus finds /metrics on a listener of its own; docs/metrics.md
 lists what is there, and deploy/ holds alerts and dashboards for it.
 
@@ -66,6 +72,7 @@ signal ends it at once, which costs duplicates that the receivers' inboxes drop.
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.DurationVar(&f.every, "report-interval", 30*time.Second, "time between two looks at what waits, 1s to 1h")
 	fl.DurationVar(&f.conf.Interval, "interval", time.Second, "longest pause between two sweeps, 10ms to 1h")
+	fl.BoolVar(&f.conf.WakeUps, "wake-ups", false, "let other processes end that pause, by one more connection; PostgreSQL only")
 	fl.DurationVar(&f.conf.LeaseTTL, "lease", 10*time.Second, "how long slots stay with a relay that gives no sign of life, 2s to 5m")
 	fl.IntVar(&f.conf.InFlight, "in-flight", 1024, "unconfirmed messages of one route, 1 to 65536")
 	fl.Var(&f.inFlightBytes, "in-flight-bytes", "their bodies together, 64KiB to 256MiB")
@@ -142,7 +149,7 @@ func inFlagWords(err error) error {
 		return err
 	}
 	flags := map[string]string{
-		"Source": "--source", "Interval": "--interval", "LeaseTTL": "--lease", "InFlight": "--in-flight",
+		"Source": "--source", "Interval": "--interval", "WakeUps": "--wake-ups", "LeaseTTL": "--lease", "InFlight": "--in-flight",
 		"InFlightBytes": "--in-flight-bytes", "ConfirmDeadline": "--confirm-deadline", "Lanes": "--lanes", "Grace": "--grace",
 	}
 	for i := range e.Fields {
