@@ -24,7 +24,7 @@ func relayOutlast(tracking bool) actor {
 	return func(ctx context.Context, t *task, done func(int)) error {
 		return withStore(ctx, t.Database, 20, func(_ *sql.DB, store outlast.Store) error {
 			relay, err := outlast.NewRelay(outlast.RelayConfig{Source: messageSource, Store: store,
-				Broker: brokerAt(t.Broker), Interval: t.Interval, NoTracking: !tracking,
+				Broker: brokerAt(t.Broker), Interval: t.Interval, WakeUps: t.Mode == "notify", NoTracking: !tracking,
 				Hooks: []outlast.Hook{settledHook(done)}, Logger: warnings})
 			if err != nil {
 				return err

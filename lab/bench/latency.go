@@ -29,7 +29,8 @@ func latencyCases() []latencyCase {
 			latencyCase{at + "direct publish after the commit", "direct", 0, rate},
 			latencyCase{at + "outlast, relay in the process", "within", 0, rate},
 			latencyCase{at + "outlast, relay in another process", "outbox", time.Second, rate},
-			latencyCase{at + "outlast, the same with Interval 20 ms", "outbox", 20 * time.Millisecond, rate})
+			latencyCase{at + "outlast, the same with Interval 20 ms", "outbox", 20 * time.Millisecond, rate},
+			latencyCase{at + "outlast, relay in another process that listens", "notify", time.Second, rate})
 	}
 	return cases
 }
@@ -144,9 +145,9 @@ func (s *stack) startChain(ctx context.Context, work task, mode string, interval
 		}
 		consumers = depth.Consumers
 	}
-	if mode == "outbox" {
+	if mode == "outbox" || mode == "notify" {
 		relay := work
-		relay.Endless, relay.Sample, relay.Interval = true, 0, interval
+		relay.Endless, relay.Sample, relay.Interval, relay.Mode = true, 0, interval, mode
 		if relay.Actor == "" {
 			relay.Actor = "outlast"
 		}

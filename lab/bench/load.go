@@ -22,9 +22,10 @@ const loadClients = 32
 //	          messages when the process dies in between
 //	"within"  publishes to the outbox, with the relay in this process
 //	"outbox"  publishes to the outbox; the relay is in another process
+//	"notify"  the same, and wakes that relay
 func produceAtRate(ctx context.Context, t *task, done func(int)) error {
 	return withStore(ctx, t.Database, loadClients+10, func(db *sql.DB, store outlast.Store) error {
-		l := &load{t: t, db: db, outbox: outlast.NewOutbox(store), done: done}
+		l := &load{t: t, db: db, outbox: outlast.NewOutbox(store, outlast.OutboxConfig{WakeUps: t.Mode == "notify", Logger: warnings}), done: done}
 		switch t.Mode {
 		case "direct":
 			return l.direct(ctx)
