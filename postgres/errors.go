@@ -96,10 +96,15 @@ func codeOf(err error) outlast.Code {
 		return outlast.CodeUnavailable
 	case errors.Is(err, pgx.ErrTxCommitRollback):
 		return outlast.CodeInvalid
-	case strings.Contains(err.Error(), "conn closed"), strings.Contains(err.Error(), "sql: database is closed"):
+	case strings.Contains(err.Error(), "conn closed"), closed(err):
 		return outlast.CodeUnavailable // neither library exports these two
 	}
 	return outlast.CodeInternal
+}
+
+// closed reports whether the pool was closed.
+func closed(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "sql: database is closed")
 }
 
 // classify fills code, fields and hint from an SQLSTATE.

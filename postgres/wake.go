@@ -21,12 +21,17 @@ var (
 // other schemas or prefixes have their own.
 func (c settings) channel() string { return c.schema + "." + c.prefix + "wake" }
 
-// Notify tells those who listen. No pooler is in its way.
+// Notify tells those who listen. No pooler is in its way. That the pool was closed is no
+// error: the program ends, and nobody needs to be told that its last wake-up was not sent.
 func (s outbox) Notify(ctx context.Context) error {
-	return s.conn(ctx, "wake relays", false, func(c *pgx.Conn) error {
+	err := s.conn(ctx, "wake relays", false, func(c *pgx.Conn) error {
 		_, err := c.Exec(ctx, s.sql.Get("wake_notify"))
 		return err
 	})
+	if closed(err) {
+		return nil
+	}
+	return err
 }
 
 const (

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/servers"
@@ -119,6 +120,16 @@ func listeners(t *testing.T, db *sql.DB, channel string) (pid, n int) {
 	return pid, n
 }
 
+// notification waits for the next one.
+func notification(t *testing.T, c *pgx.Conn) *pgconn.Notification {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	n, err := c.WaitForNotification(ctx)
+	must(t, err)
+	return n
+}
+
 const channel = "public.outlast_wake"
 
 // TestF06_AnotherProcessWakesARelay: with the rights of a writer and of a relay, and no more;
@@ -172,8 +183,7 @@ func TestF06_WakeUpsAreOfOneOutbox(t *testing.T) {
 	for _, o := range outboxes {
 		store := postgres.Store(db, o.opts...)
 		must(t, store.Outbox().(outlast.WakeNotifier).Notify(ctx))
-		n, err := raw.WaitForNotification(ctx)
-		must(t, err)
+		n := notification(t, raw)
 		if n.Channel != o.channel {
 			t.Errorf("notified %q, want %q", n.Channel, o.channel)
 		}
@@ -224,8 +234,7 @@ func TestF06_NoProducerNotifies(t *testing.T) {
 	must(t, tx.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&own))
 	for i := range 5 {
 		must(t, outbox.Publish(ctx, tx, noted.Message(placed{fmt.Sprint(i)}), noted.Message(placed{"later"}, outlast.After(time.Hour))))
-		n, err := raw.WaitForNotification(ctx)
-		must(t, err)
+		n := notification(t, raw)
 		if n.PID == own {
 			t.Error("the producer's session notified")
 		}
@@ -295,6 +304,16 @@ func TestF06_AListenerTakesNothingFromThePool(t *testing.T) {
 		publishIn(t, db, outlast.NewOutbox(store, outlast.OutboxConfig{WakeUps: true}))
 		eventually(t, "the relay was woken", sent(t, db))
 	}
+}
+
+// TestALastWakeUpIsNoError: a program that ends closes its pool before the wake-up of its last
+// commit was sent.
+func TestALastWakeUpIsNoError(t *testing.T) {
+	t.Parallel()
+	db, err := postgres.Open(t.Context(), servers.Database(t))
+	must(t, err)
+	must(t, db.Close())
+	must(t, postgres.Store(db).Outbox().(outlast.WakeNotifier).Notify(t.Context()))
 }
 
 // plainPool is database/sql's own, of one connection.
