@@ -27,7 +27,8 @@ func (s Spec) broker() outlast.Broker {
 	return rabbitmq.Broker(s.Broker, rabbitmq.ConnectionName(s.Name), rabbitmq.AllowPlain(), rabbitmq.MaxBackoff(2*time.Second), rabbitmq.Logger(s.logger()))
 }
 
-// relay delivers the outbox of orders.
+// relay delivers the outbox of orders. It listens for the producers' wake-ups; one behind a
+// pooler does so in vain.
 func (s Spec) relay(ctx context.Context, r *recording) error {
 	db := s.open(ctx)
 	if db == nil {
@@ -36,7 +37,7 @@ func (s Spec) relay(ctx context.Context, r *recording) error {
 	defer db.Close()
 	relay, err := outlast.NewRelay(outlast.RelayConfig{
 		Source: "orders", Store: postgres.Store(db), Broker: s.broker(), Owner: s.owner(),
-		LeaseTTL: lease, Interval: interval, ConfirmDeadline: 5 * time.Second, Hooks: r.hooks(), Logger: s.logger(),
+		LeaseTTL: lease, Interval: interval, WakeUps: true, ConfirmDeadline: 5 * time.Second, Hooks: r.hooks(), Logger: s.logger(),
 	})
 	if err != nil {
 		return err
