@@ -177,6 +177,9 @@ type Delivery struct {
 	Problem     error
 	Queue       string
 	Redelivered bool
+	// Exchange and RoutingKey are where the message was published, as the broker says.
+	// On NATS the key is the whole subject, and there is no exchange.
+	Exchange, RoutingKey string
 	// Session and Tag name the delivery for observers: no two deliveries of a broker
 	// have both in common.
 	Session string

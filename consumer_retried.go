@@ -51,7 +51,7 @@ func (l *retryLoop) step(ctx context.Context, cl *claimed) error {
 		return l.done(ctx, cl, Handled{Result: HandledExpired, Err: errExpired})
 	}
 	began := time.Now()
-	end := l.r.c.runHandler(ctx, cl.tx.Tx(), cl.h, m, cl.w.Attempts+1)
+	end := l.r.c.runHandler(ctx, cl.tx.Tx(), cl.h, m, nil, cl.w.Attempts+1)
 	cl.trial = end.trial
 	var f fate
 	switch end.kind {

@@ -187,7 +187,7 @@ func (r *consumerRun) try(ctx context.Context, tx InboxTx, t *task) error {
 func (r *consumerRun) runTask(ctx context.Context, tx InboxTx, t *task) try {
 	t.trial.undone(HandledAgain, nil)
 	t.began = time.Now()
-	end := r.c.runHandler(ctx, tx.Tx(), t.h, t.m, 1)
+	end := r.c.runHandler(ctx, tx.Tx(), t.h, t.m, t.d, 1)
 	t.trial = end.trial
 	return end
 }

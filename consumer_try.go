@@ -60,8 +60,8 @@ func notePublished(ctx context.Context) {
 
 // runHandler calls a handler with its deadline and catches its panics. It returns
 // when the handler has returned, however late: the transaction is used by one
-// goroutine.
-func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Message, attempt int) try {
+// goroutine. from is nil for a retry.
+func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Message, from *Delivery, attempt int) try {
 	var published atomic.Bool
 	inner := context.WithValue(withCause(ctx, &m.Envelope), publishedKey{}, &published)
 	inner, cancel := context.WithTimeoutCause(inner, h.deadline, errDeadline)
@@ -70,6 +70,9 @@ func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Me
 		eachHook(&c.hooks, func(h HookTried) { h.OnTrying(c.conf.Group, m, attempt) })
 	}
 	d := &Delivered{Message: m, Group: c.conf.Group, Attempt: attempt}
+	if from != nil {
+		d.Exchange, d.RoutingKey, d.Queue, d.Tag = from.Exchange, from.RoutingKey, from.Queue, from.Tag
+	}
 	watched, trial := c.hooks.try(inner, d)
 	err := untimed(ctx, func() error { return c.call(watched, tx, h, d) })
 	cause := context.Cause(inner)

@@ -39,6 +39,10 @@ type Delivered struct {
 	Message *Message
 	Group   string
 	Attempt int
+	// Exchange, RoutingKey, Queue and Tag are those of the [Delivery], for observers.
+	// They are empty for a retry, which comes from the group's own table.
+	Exchange, RoutingKey, Queue string
+	Tag                         uint64
 }
 
 // HandlerFunc is a handler without its type.

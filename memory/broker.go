@@ -226,7 +226,7 @@ func (b *Broker) PublishForeign(exchange, key string, headers []outlast.WireHead
 	defer b.mu.Unlock()
 	queues := b.route(exchange, key)
 	for _, q := range queues {
-		b.enqueue(q, &stored{headers: slices.Clone(headers), contentType: contentType, body: slices.Clone(body)})
+		b.enqueue(q, &stored{exchange: exchange, key: key, headers: slices.Clone(headers), contentType: contentType, body: slices.Clone(body)})
 	}
 	return len(queues) > 0
 }

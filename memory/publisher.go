@@ -243,7 +243,7 @@ func (p *publisher) publishOne(lane int, one *outlast.Publishing) {
 	f := &inflight{p: one, dropped: b.chance(b.conf.drop)}
 	for _, q := range queues {
 		for range copies {
-			b.enqueue(q, encode(one.Message))
+			b.enqueue(q, encode(one))
 		}
 		if q.sick {
 			f.waits = append(f.waits, q)

@@ -30,6 +30,8 @@ type stored struct {
 	contentType string
 	body        []byte
 	redelivered bool
+	// exchange and key are where it was published.
+	exchange, key string
 }
 
 func newQueue(name string, ordered bool) *queue {

@@ -147,14 +147,15 @@ func (s *subscriber) delivery(sess *session, m *stored) *outlast.Delivery {
 		return true
 	})
 	d.Session, d.Tag = sess.name, uint64(m.seq)
-	d.Problem = problem
+	d.Problem, d.Exchange, d.RoutingKey = problem, m.exchange, m.key
 	return d
 }
 
 // encode writes a message as it travels, so that a test in memory meets what a
 // network would do to it.
-func encode(m *outlast.Message) *stored {
-	return &stored{headers: outlast.EncodeHeaders(m), contentType: m.ContentType, body: bytes.Clone(m.Body)}
+func encode(p *outlast.Publishing) *stored {
+	m := p.Message
+	return &stored{exchange: p.Exchange, key: p.RoutingKey, headers: outlast.EncodeHeaders(m), contentType: m.ContentType, body: bytes.Clone(m.Body)}
 }
 
 func decode(st *stored, foreign *outlast.ForeignQueue) (*outlast.Message, error) {

@@ -157,7 +157,7 @@ func (t topology) Peek(ctx context.Context, name string, n int) ([]*outlast.Deli
 	for _, st := range q.ready[:min(max(n, 0), len(q.ready))] {
 		m, problem := decode(st, nil)
 		d := outlast.NewDelivery(m, name, st.redelivered, nil)
-		d.Problem = problem
+		d.Problem, d.Exchange, d.RoutingKey = problem, st.exchange, st.key
 		ds = append(ds, d)
 	}
 	return ds, nil

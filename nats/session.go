@@ -223,7 +223,7 @@ func (n *session) take(m *client.Msg) error {
 	again := meta.NumDelivered > 1 || meta.Sequence.Stream <= f.delivered
 	msg, problem := decode(m.Header, m.Data, n.s.cfg.Foreign)
 	d := outlast.NewDelivery(msg, n.queue, again, func() bool { return n.ack(h) })
-	d.Session, d.Tag = n.prefix, tag
+	d.Session, d.Tag, d.RoutingKey = n.prefix, tag, m.Subject
 	d.Problem = problem
 	n.s.cfg.Deliver(d)
 	return nil

@@ -287,7 +287,7 @@ func (l *link) peekStream(ctx context.Context, queue, stream string, filters []s
 		}
 		m, problem := decode(h, got.Message.Data, nil)
 		d := outlast.NewDelivery(m, queue, got.Message.Seq <= delivered, nil)
-		d.Problem = problem
+		d.Problem, d.RoutingKey = problem, got.Message.Subject
 		seen = append(seen, d)
 	}
 	return seen, nil

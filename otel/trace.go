@@ -2,6 +2,7 @@ package otel
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/outlastmq/outlast"
@@ -49,7 +50,7 @@ func (t *Telemetry) OnEnqueuing(ctx context.Context, msgs []*outlast.Message) fu
 		_, span := t.tracer.Start(ctx, "create "+where, trace.WithSpanKind(trace.SpanKindProducer))
 		setCreation(m, span.SpanContext())
 		if span.IsRecording() {
-			span.SetAttributes(t.attributes("create", where, semconv.MessagingOperationTypeCreate)...)
+			span.SetAttributes(t.attributes("create", where, address(m), semconv.MessagingOperationTypeCreate)...)
 			span.SetAttributes(messageAttributes(m)...)
 		}
 		spans = append(spans, span)
@@ -62,10 +63,52 @@ func (t *Telemetry) OnEnqueuing(ctx context.Context, msgs []*outlast.Message) fu
 	}
 }
 
-// attributes are what all spans of an operation have.
-func (t *Telemetry) attributes(operation, where string, typ attribute.KeyValue) []attribute.KeyValue {
+// place is a destination as a broker names it, which has as many values as there are
+// buckets and foreign routing keys: in attributes of spans, never in names and labels.
+type place struct {
+	name, key string
+	tag       uint64 // of a delivery
+}
+
+// address is the place that a message is published to.
+func address(m *outlast.Message) place {
+	key := m.Address()
+	return place{name: joined(m.Route().Exchange, key), key: key}
+}
+
+// origin is the place that a delivery came from; a retry came from none, and has the
+// name that metrics use.
+func origin(d *outlast.Delivered) place {
+	if d.Queue == "" {
+		return place{name: received(d.Group, d.Message.Type)}
+	}
+	key := strings.ToValidUTF8(d.RoutingKey, "\uFFFD") // a stranger's may be anything
+	name := joined(strings.ToValidUTF8(d.Exchange, "\uFFFD"), key)
+	if key != d.Queue { // the conventions name it once
+		name = joined(name, d.Queue)
+	}
+	return place{name: name, key: key, tag: d.Tag}
+}
+
+func joined(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + ":" + b
+}
+
+// attributes are what all spans of an operation have. where is of low cardinality, as
+// the span's name is.
+func (t *Telemetry) attributes(operation, where string, at place, typ attribute.KeyValue) []attribute.KeyValue {
 	kvs := []attribute.KeyValue{
-		semconv.MessagingSystemKey.String(t.system), semconv.MessagingOperationName(operation), typ, semconv.MessagingDestinationName(where),
+		semconv.MessagingSystemKey.String(t.system), semconv.MessagingOperationName(operation), typ,
+		semconv.MessagingDestinationName(at.name), semconv.MessagingDestinationTemplate(where),
+	}
+	if t.system == "rabbitmq" && at.key != "" {
+		kvs = append(kvs, semconv.MessagingRabbitMQDestinationRoutingKey(at.key))
+	}
+	if t.system == "rabbitmq" && at.tag > 0 {
+		kvs = append(kvs, semconv.MessagingRabbitMQMessageDeliveryTag(int(at.tag)))
 	}
 	if t.server != "" {
 		kvs = append(kvs, semconv.ServerAddress(t.server))
@@ -145,12 +188,14 @@ func (t *Telemetry) publishSpan(route outlast.Route, batch []*outlast.Published,
 	_, span := t.tracer.Start(background, "publish "+where, trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithTimestamp(began), trace.WithLinks(links...))
 	if span.IsRecording() {
-		span.SetAttributes(t.attributes("publish", where, semconv.MessagingOperationTypeSend)...)
+		at := place{name: where} // of several buckets
 		if first := batch[0]; len(batch) > 1 {
 			span.SetAttributes(semconv.MessagingBatchMessageCount(len(batch)))
 		} else {
+			at = address(&first.Row.Message)
 			span.SetAttributes(messageAttributes(&first.Row.Message)...)
 		}
+		span.SetAttributes(t.attributes("publish", where, at, semconv.MessagingOperationTypeSend)...)
 		if o := batch[0].Outcome; o != outlast.OutcomeConfirmed {
 			fail(span, batch[0].Err, outcomeWord(o))
 		}
@@ -163,7 +208,7 @@ func (t *Telemetry) Around(ctx context.Context, d *outlast.Delivered) (context.C
 	if !t.traces {
 		return ctx, func(h outlast.Handled) { t.tried(h, outlast.ErrorClass(h.Err)) }
 	}
-	where := received(d.Group, d.Message.Type)
+	where, from := received(d.Group, d.Message.Type), origin(d)
 	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer)}
 	sc := creation(d.Message)
 	switch {
@@ -176,22 +221,22 @@ func (t *Telemetry) Around(ctx context.Context, d *outlast.Delivered) (context.C
 	}
 	ctx, span := t.tracer.Start(ctx, "process "+where, opts...)
 	if span.IsRecording() {
-		span.SetAttributes(t.attributes("process", where, semconv.MessagingOperationTypeProcess)...)
+		span.SetAttributes(t.attributes("process", where, from, semconv.MessagingOperationTypeProcess)...)
 		span.SetAttributes(messageAttributes(d.Message)...)
 		span.SetAttributes(semconv.MessagingConsumerGroupName(d.Group), attemptKey.Int(d.Attempt))
 	}
-	return ctx, func(h outlast.Handled) { t.endProcess(ctx, span, h) }
+	return ctx, func(h outlast.Handled) { t.endProcess(ctx, span, from, h) }
 }
 
 // endProcess ends the span of a try with what became of it. The acknowledgement has
 // been handed to the broker's adapter at that moment; the broker confirms none.
-func (t *Telemetry) endProcess(ctx context.Context, span trace.Span, h outlast.Handled) {
+func (t *Telemetry) endProcess(ctx context.Context, span trace.Span, from place, h outlast.Handled) {
 	class := outlast.ErrorClass(h.Err)
 	t.tried(h, class)
 	if h.Acked && span.IsRecording() {
 		where := received(h.Group, h.Message.Type)
 		_, ack := t.tracer.Start(ctx, "ack "+where, trace.WithSpanKind(trace.SpanKindClient))
-		ack.SetAttributes(t.attributes("ack", where, semconv.MessagingOperationTypeSettle)...)
+		ack.SetAttributes(t.attributes("ack", where, from, semconv.MessagingOperationTypeSettle)...)
 		ack.SetAttributes(semconv.MessagingMessageID(h.Message.ID), semconv.MessagingConsumerGroupName(h.Group))
 		ack.End()
 	}

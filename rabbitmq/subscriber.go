@@ -46,7 +46,7 @@ func (s *subscriber) rawTag(d *outlast.Delivery) *outlast.Delivery {
 		raw.Session = now.name
 		return now.ack(raw.Tag)
 	})
-	raw.Session, raw.Tag = d.Session, d.Tag
+	raw.Session, raw.Tag, raw.Exchange, raw.RoutingKey = d.Session, d.Tag, d.Exchange, d.RoutingKey
 	return raw
 }
 
@@ -245,6 +245,7 @@ func (s *subscriber) deliver(sub *subscription, d amqp.Delivery) {
 	sub.acks.delivered(tag)
 	delivery := outlast.NewDelivery(m, s.queue(), d.Redelivered, func() bool { return sub.ack(tag) })
 	delivery.Session, delivery.Tag = sub.name, tag
+	delivery.Exchange, delivery.RoutingKey = d.Exchange, d.RoutingKey
 	if planted.On(planted.RawTag) {
 		delivery = s.rawTag(delivery)
 	}

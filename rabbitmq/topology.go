@@ -222,7 +222,7 @@ func peek(ctx context.Context, ch *amqp.Channel, queue string, n int) ([]*outlas
 			}
 			m, problem := decode(&d, nil)
 			delivery := outlast.NewDelivery(m, queue, d.Redelivered, nil)
-			delivery.Problem = problem
+			delivery.Problem, delivery.Exchange, delivery.RoutingKey = problem, d.Exchange, d.RoutingKey
 			found = append(found, delivery)
 			idle.Reset(peekIdle)
 		case <-idle.C:

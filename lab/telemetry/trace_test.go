@@ -142,6 +142,11 @@ func childOf(t *testing.T, spans []sdktrace.ReadOnlySpan, parent sdktrace.ReadOn
 	return spans[i]
 }
 
+// asRabbit is a broker that says it is RabbitMQ.
+type asRabbit struct{ *memory.Broker }
+
+func (asRabbit) Name() string { return "rabbitmq" }
+
 func TestTrace(t *testing.T) {
 	t.Parallel()
 
@@ -263,6 +268,62 @@ func TestTrace(t *testing.T) {
 		}
 		if replayed := s.ended("process")[again]; len(events(replayed)) != 2 || !linked(replayed, s.ended("create")[0].SpanContext()) {
 			t.Errorf("events of the replay: %q, or it does not link to the creation", events(replayed))
+		}
+	})
+
+	t.Run("names exchange, routing key and queue as the conventions for RabbitMQ do", func(t *testing.T) {
+		t.Parallel()
+		s := newTraced(t)
+		broker := memory.NewBroker()
+		s.conf.Broker = asRabbit{broker}
+		s.config.Broker = s.conf.Broker
+		foreign := outlast.ForeignQueue{Queue: "legacy", Type: placed.Type(), DeriveID: true}
+		broker.DeclareQueue(foreign.Queue)
+		var tries atomic.Int32
+		s.conf.Consumer.Foreign = []outlast.ForeignQueue{foreign}
+		s.conf.Handlers = []outlast.Handler{outlast.Handle(placed, func(context.Context, outlast.Tx, outlast.Received[order]) error {
+			if tries.Add(1) == 1 {
+				return errors.New("card reader is unplugged")
+			}
+			return nil
+		})}
+		m := placed.Message(order{ID: "a"})
+		m.ID = outlast.NewID()
+		s.publish(s.start().Outbox(), m)
+		s.wait("process", 2)
+		broker.PublishForeign("", foreign.Queue, nil, "application/json", []byte(`{"id":"b"}`))
+		s.wait("process", 3)
+
+		key := m.Address()
+		processes := s.wait("process", 3)
+		slices.SortStableFunc(processes[:2], func(a, b sdktrace.ReadOnlySpan) int {
+			return strings.Compare(value(a, "outlast.attempt"), value(b, "outlast.attempt"))
+		})
+		acks := s.wait("ack", 2)
+		for _, want := range []struct {
+			span            sdktrace.ReadOnlySpan
+			name, dest, key string
+			tagged          bool
+		}{
+			{s.ended("create")[0], "create outlast.events:order.placed.v1", "outlast.events:" + key, key, false},
+			{s.ended("publish")[0], "publish outlast.events:order.placed.v1", "outlast.events:" + key, key, false},
+			{processes[0], "process order.placed.v1:shop", "outlast.events:" + key + ":shop.0", key, true},
+			{childOf(t, acks, processes[0]), "ack order.placed.v1:shop", "outlast.events:" + key + ":shop.0", key, true},
+			{processes[1], "process order.placed.v1:shop", "order.placed.v1:shop", "", false}, // from the group's own table
+			{processes[2], "process order.placed.v1:shop", "legacy", "legacy", true},          // the default exchange, and the key is the queue
+		} {
+			if _, template, _ := strings.Cut(want.name, " "); want.span.Name() != want.name || value(want.span, "messaging.destination.template") != template {
+				t.Errorf("%q of template %q, want %q", want.span.Name(), value(want.span, "messaging.destination.template"), want.name)
+			}
+			if got := value(want.span, "messaging.destination.name"); got != want.dest {
+				t.Errorf("destination of %q: %q, want %q", want.name, got, want.dest)
+			}
+			if got := value(want.span, "messaging.rabbitmq.destination.routing_key"); got != want.key {
+				t.Errorf("routing key of %q: %q, want %q", want.name, got, want.key)
+			}
+			if got := value(want.span, "messaging.rabbitmq.message.delivery_tag"); (got != "") != want.tagged {
+				t.Errorf("delivery tag of %q: %q", want.name, got)
+			}
 		}
 	})
 
