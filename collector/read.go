@@ -92,6 +92,21 @@ func (s *Store) Held(ctx context.Context) ([]Held, error) {
 	return list, fail("count what was collected", err)
 }
 
+// Overdue counts the messages that are kept and were past their deadline when the
+// databases were last asked for them, by the service that sent them. It is what
+// [journey.Overdue] says: a database that does not answer is held nothing against.
+func (s *Store) Overdue(ctx context.Context) (map[string]int, error) {
+	bySource := map[string]int{}
+	err := each(ctx, s.db, s.sql.Get("overdue"), nil, func(scan func(...any) error) error {
+		var source string
+		var n int
+		err := scan(&source, &n)
+		bySource[source] = n
+		return err
+	})
+	return bySource, fail("count what is overdue", err)
+}
+
 // Query selects messages. Before continues a listing: what follows the message that the
 // page before ended with. Limit: default 50, range 1 to 1,000.
 type Query struct {

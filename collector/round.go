@@ -403,7 +403,12 @@ func (c *Collector) frame(ctx context.Context, wiped int64, looks []*look, ids [
 	if ctx.Err() != nil {
 		return ctx.Err() // answers that were cut off are none
 	}
-	return c.c.Store.keep(ctx, wiped, slices.Collect(maps.Values(byID)), c.settleAfter())
+	bench := journey.Bench{Now: at, Complete: true}
+	for _, l := range looks {
+		bench.Hearers = append(bench.Hearers, l.hearers...)
+		bench.Complete = bench.Complete && l.err == nil
+	}
+	return c.c.Store.keep(ctx, wiped, slices.Collect(maps.Values(byID)), c.settleAfter(), bench)
 }
 
 // settleAfter is how old a flow of the share must be before nothing more is expected of it.

@@ -30,7 +30,7 @@ type kept struct {
 func (k *kept) story() *journey.Story {
 	var facts []outlast.Fact
 	for _, t := range k.told {
-		facts = append(facts, t.facts...)
+		facts = append(facts, t.remembered(!t.fresh)...)
 	}
 	if list := journey.Fold(facts); len(list) > 0 {
 		return list[0]
@@ -60,9 +60,15 @@ func since(s *journey.Story) time.Time {
 	return s.Facts[0].At
 }
 
-// keep writes messages, all by one transaction. What no database knows any more is
-// forgotten.
-func (s *Store) keep(ctx context.Context, wiped int64, list []*kept, settle time.Duration) error {
+// overdue reports whether a message is past its deadline for somebody who was asked.
+func overdue(s *journey.Story, bench journey.Bench) bool {
+	s.Judge(bench)
+	return slices.ContainsFunc(s.Verdicts, func(v journey.Verdict) bool { return v.Kind == journey.Overdue })
+}
+
+// keep writes messages as bench judges them, all by one transaction. What no database
+// knows any more is forgotten.
+func (s *Store) keep(ctx context.Context, wiped int64, list []*kept, settle time.Duration, bench journey.Bench) error {
 	slices.SortFunc(list, func(a, b *kept) int { // one order of locks
 		if a.id < b.id {
 			return -1
@@ -77,7 +83,8 @@ func (s *Store) keep(ctx context.Context, wiped int64, list []*kept, settle time
 				gone = append(gone, k.id)
 				continue
 			}
-			w.message(k, story, open(story, k.why, k.asked.Add(-settle)))
+			still := open(story, k.why, k.asked.Add(-settle))
+			w.message(k, story, still, still && overdue(story, bench))
 		}
 		if w.err == nil && len(gone) > 0 {
 			w.err = s.drop(ctx, w.tx, gone)
@@ -99,7 +106,7 @@ func (w *writer) run(name string, args ...any) {
 	}
 }
 
-func (w *writer) message(k *kept, story *journey.Story, open bool) {
+func (w *writer) message(k *kept, story *journey.Story, open, overdue bool) {
 	bytes := 200 // the row itself, with its indexes, roughly
 	for _, t := range k.told {
 		text := jsonOf(t.facts)
@@ -124,11 +131,14 @@ func (w *writer) message(k *kept, story *journey.Story, open bool) {
 			w.run("key_write", value, k.id)
 		}
 	}
-	is := 0
-	if open {
-		is = 1
+	w.run("message_write", k.id, flow, story.Type(), story.Source, k.why, flag(open), since(story).UnixMicro(), k.asked.UnixMicro(), bytes, flag(overdue))
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
 	}
-	w.run("message_write", k.id, flow, story.Type(), story.Source, k.why, is, since(story).UnixMicro(), k.asked.UnixMicro(), bytes)
+	return 0
 }
 
 // due is a message that is to be asked for again.

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"html"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,9 +21,13 @@ import (
 // bury makes a dead letter of a message that billing received.
 func (f *pair) bury(id, text string) {
 	f.t.Helper()
-	m := &outlast.Message{Envelope: outlast.Envelope{ID: id, Type: "order.placed.v1", Source: "orders", CorrelationID: id, EnqueuedAt: time.Now(),
-		Headers: outlast.Headers{"card": "4111-1111"}}, Body: []byte(`{"card":"4111-1111"}`)}
-	tx, err := f.billing.Inbox().Begin(f.t.Context(), "billing", []outlast.Mark{{Source: "orders", ID: id, EnqueuedAt: m.EnqueuedAt}})
+	f.buryMessage(&outlast.Message{Envelope: outlast.Envelope{ID: id, Type: "order.placed.v1", Source: "orders", CorrelationID: id, EnqueuedAt: time.Now(),
+		Headers: outlast.Headers{"card": "4111-1111"}}, Body: []byte(`{"card":"4111-1111"}`)}, text)
+}
+
+func (f *pair) buryMessage(m *outlast.Message, text string) {
+	f.t.Helper()
+	tx, err := f.billing.Inbox().Begin(f.t.Context(), "billing", []outlast.Mark{{Source: m.Source, ID: m.ID, EnqueuedAt: m.EnqueuedAt}})
 	f.must(err)
 	f.must(tx.Bury(f.t.Context(), &outlast.DeadLetterRecord{Group: "billing", Message: m, Reason: "verdict", Error: text, Attempts: 3, Fingerprint: "f00d"}))
 	f.must(tx.Commit(f.t.Context()))
@@ -158,6 +165,67 @@ func TestCollectorShedsInOrder(t *testing.T) {
 	}
 }
 
+// late leaves a message in the outbox of orders since ten minutes, which should be handled
+// within some time.
+func (f *pair) late(within time.Duration) {
+	f.t.Helper()
+	_, err := f.db.ExecContext(f.t.Context(), `INSERT INTO outlast_outbox (id, type, body, headers, enqueued_at) VALUES (?, 'order.placed.v1', '{}', json_object('outlast-within-ms', ?), ?)`,
+		outlast.NewID(), fmt.Sprint(within.Milliseconds()), time.Now().Add(-10*time.Minute).UnixMicro())
+	f.must(err)
+}
+
+// promised is a message that is ten minutes old and should be handled within some time.
+func promised(id, source string, within time.Duration) *outlast.Message {
+	return &outlast.Message{Envelope: outlast.Envelope{ID: id, Type: "order.placed.v1", Source: source, EnqueuedAt: time.Now().Add(-10 * time.Minute), Within: within}, Body: []byte("{}")}
+}
+
+// wait has billing wait for a retry of a message that is ten minutes old.
+func (f *pair) wait(id, source string, within time.Duration) {
+	f.t.Helper()
+	m := promised(id, source, within)
+	tx, err := f.billing.Inbox().Begin(f.t.Context(), "billing", []outlast.Mark{{Source: source, ID: id, EnqueuedAt: m.EnqueuedAt}})
+	f.must(err)
+	f.must(tx.Wait(f.t.Context(), &outlast.Waiting{Group: "billing", Message: m, Attempts: 1, Wait: time.Hour, Reason: outlast.WaitFailed, Error: "no card"}))
+	f.must(tx.Commit(f.t.Context()))
+}
+
+// TestCollectorCountsWhatIsOverdue: pending and waiting past the deadline, by the sender;
+// not what is dead, and not what a database said that does not answer any more.
+func TestCollectorCountsWhatIsOverdue(t *testing.T) {
+	t.Parallel()
+	f := newPair(t)
+	f.late(time.Minute)
+	f.late(time.Hour)
+	f.wait(outlast.NewID(), "orders", time.Minute)
+	f.wait(outlast.NewID(), "orders", time.Hour)
+	f.wait(outlast.NewID(), "orders", 0) // its contract promises nothing
+	f.wait(outlast.NewID(), "elsewhere", time.Minute)
+	f.buryMessage(promised(outlast.NewID(), "orders", time.Minute), "no")
+
+	db, _ := openStore(t, filepath.Join(f.dir, "collector.db"))
+	store, err := collector.Open(db, collector.SQLite, "")
+	f.must(err)
+	want := func(places []journey.Place, wanted map[string]int) {
+		t.Helper()
+		c, err := collector.New(collector.Config{Store: store, Places: places, Grace: time.Second})
+		f.must(err)
+		eventually(t, fmt.Sprintf("the collector counts %v", wanted), func() bool {
+			_, err := c.Round(t.Context())
+			f.must(err)
+			got, err := store.Overdue(t.Context())
+			f.must(err)
+			return maps.Equal(got, wanted)
+		})
+	}
+	orders, billing := journey.Place{Name: "orders", Store: f.orders}, journey.Place{Name: "billing", Store: f.billing}
+	want([]journey.Place{orders, billing}, map[string]int{"orders": 2, "elsewhere": 1})
+	want([]journey.Place{orders, {Name: "billing", Err: errors.New("it is away")}}, map[string]int{"orders": 1})
+	want([]journey.Place{orders, billing}, map[string]int{"orders": 2, "elsewhere": 1})
+	_, err = f.db.ExecContext(t.Context(), "DELETE FROM outlast_outbox")
+	f.must(err)
+	want([]journey.Place{orders, billing}, map[string]int{"orders": 1, "elsewhere": 1})
+}
+
 // TestCollectorRefusesBadSettings, each named, before anything is opened.
 func TestCollectorRefusesBadSettings(t *testing.T) {
 	t.Parallel()
@@ -197,12 +265,14 @@ func TestCollectorRuns(t *testing.T) {
 	id := outlast.NewID()
 	f.send(id, "o-1", 10*time.Minute)
 	f.bury(id, "no")
+	f.late(time.Minute)
+	f.wait(outlast.NewID(), "elsewhere", time.Minute)
 	ctx, cancel := context.WithCancel(t.Context())
 	var out, errs syncBuffer
 	done := make(chan int, 1)
 	gone := "postgres://app:hunter22@127.0.0.1:1/none"
 	go func() {
-		done <- f.program(&out, &errs).run(ctx, []string{"collector", "--store", f.collector(), "--in", f.env[placesEnv], "--in", gone, "--every", "1s",
+		done <- f.program(&out, &errs).run(ctx, []string{"collector", "--store", f.collector(), "--in", f.env[placesEnv], "--in", gone, "--every", "1s", "--grace", "1s",
 			"--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"})
 	}()
 	address := func(flag string) (found string) {
@@ -224,6 +294,15 @@ func TestCollectorRuns(t *testing.T) {
 	_, body := getMetrics(t, "http://"+metrics+"/metrics")
 	contains(t, body, `outlast_collector_messages{why="dead"} 1`, `outlast_collector_lag_seconds{database="sqlite:`, `outlast_collector_shed_total{what="open"} 0`, `outlast_collector_rounds_total{result="done"}`, "outlast_collector_store_bytes ",
 		"outlast_collector_last_round_timestamp_seconds ")
+	eventually(t, "what is overdue is counted by service", func() bool {
+		_, body := getMetrics(t, "http://"+metrics+"/metrics")
+		for _, line := range []string{`{service="orders"} 1`, `{service="billing"} 0`, `{service="_OTHER"} 1`} {
+			if !strings.Contains(body, "outlast_overdue_messages"+line) {
+				return false
+			}
+		}
+		return true
+	})
 	if age := regexp.MustCompile(`lag_seconds\{database="postgres://127\.0\.0\.1:1/none"\} \d`); !age.MatchString(body) {
 		t.Errorf("a database that never answered has no age since it was first asked:\n%s", body)
 	}

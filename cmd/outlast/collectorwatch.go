@@ -168,6 +168,7 @@ func (w *collectorWatch) measure(m metric.Meter) error {
 	lag := gauge("outlast.collector.lag", "s", "Time since a database last answered the collector; since it was first asked, when it never did.")
 	kept := gauge("outlast.collector.messages", "{message}", "Messages that are kept, by reason.")
 	bytes := gauge("outlast.collector.store", "By", "What their facts take.")
+	overdue := gauge("outlast.overdue.messages", "{message}", "Messages that are kept and past their deadline, by the service that sent them.")
 	shed := counter("outlast.collector.shed", "{message}", "Messages dropped for want of room: of the share of flows, what was over, what was open.")
 	ended := gauge("outlast.collector.last_round_timestamp", "s", "When the last round that did not fail ended, in Unix time; the start before.")
 	rounds := counter("outlast.collector.rounds", "{round}", "Rounds by result: done, failed.")
@@ -206,7 +207,32 @@ func (w *collectorWatch) measure(m metric.Meter) error {
 			o.ObserveFloat64(kept, float64(h.Messages), metric.WithAttributes(attribute.String("why", h.Why)))
 		}
 		o.ObserveFloat64(bytes, float64(sum))
+		late, err := w.store.Overdue(ctx)
+		if err != nil {
+			return err
+		}
+		for source, n := range byService(places, late) {
+			o.ObserveFloat64(overdue, float64(n), metric.WithAttributes(attribute.String("service", source)))
+		}
 		return nil
-	}, lag, kept, bytes, shed, ended, rounds)
+	}, lag, kept, bytes, overdue, shed, ended, rounds)
 	return err
+}
+
+// byService counts for each service whose database is asked, and for all others together:
+// what a message says of its source may be anything.
+func byService(places []collector.Place, counts map[string]int) map[string]int {
+	all := map[string]int{}
+	for _, p := range places {
+		if p.Service != "" {
+			all[p.Service] = 0
+		}
+	}
+	for source, n := range counts {
+		if _, known := all[source]; !known {
+			source = "_OTHER"
+		}
+		all[source] += n
+	}
+	return all
 }

@@ -47,9 +47,9 @@ ON CONFLICT (place, kind) DO UPDATE SET position = excluded.position
 SELECT place, kind, position FROM {{t}}cursor
 
 -- name: message_write
-INSERT INTO {{t}}message (id, flow, type, source, why, open, since, asked_at, bytes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO {{t}}message (id, flow, type, source, why, open, since, asked_at, bytes, overdue) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (id) DO UPDATE SET flow = excluded.flow, type = excluded.type, source = excluded.source, why = excluded.why,
-    open = excluded.open, since = excluded.since, asked_at = excluded.asked_at, bytes = excluded.bytes
+    open = excluded.open, since = excluded.since, asked_at = excluded.asked_at, bytes = excluded.bytes, overdue = excluded.overdue
 
 -- name: fact_write
 INSERT INTO {{t}}fact (id, place, asked_at, facts) VALUES ($1, $2, $3, $4)
@@ -89,6 +89,9 @@ ORDER BY since DESC, id DESC LIMIT $5
 
 -- name: held
 SELECT why, count(*), CAST(coalesce(sum(bytes), 0) AS bigint) FROM {{t}}message GROUP BY why
+
+-- name: overdue
+SELECT source, count(*) FROM {{t}}message WHERE overdue = 1 GROUP BY source
 
 -- name: shed
 -- What goes first when there is too much: whose turn it is, the oldest first.
