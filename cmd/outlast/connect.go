@@ -39,7 +39,7 @@ type database struct {
 	// outboxBytes is the room that the outbox and the held take on disk.
 	outboxBytes func(ctx context.Context) (int64, error)
 	// receivers returns the groups that run or received something.
-	receivers func(ctx context.Context) ([]string, error)
+	receivers func(ctx context.Context) ([]receiver, error)
 	// examine adds findings about the server's settings.
 	examine func(ctx context.Context, d *diagnosis) error
 }
@@ -106,8 +106,8 @@ func (p *program) openPostgres(ctx context.Context, a address, lazy bool) (*data
 	}
 	d := &database{Store: p.postgresStore(db), sql: db, at: a.safe}
 	d.outboxBytes = func(ctx context.Context) (int64, error) { return postgresBytes(ctx, db, p.schema, p.prefix) }
-	d.receivers = func(ctx context.Context) ([]string, error) {
-		return groupsIn(ctx, db, p.prefix, cmp.Or(p.schema, "public"))
+	d.receivers = func(ctx context.Context) ([]receiver, error) {
+		return groupsIn(ctx, db, postgresQuiet, p.prefix, cmp.Or(p.schema, "public"))
 	}
 	d.examine = func(ctx context.Context, out *diagnosis) error { return examinePostgres(ctx, db, out) }
 	return d, nil
@@ -146,7 +146,7 @@ func (p *program) openSQLite(ctx context.Context, a address) (*database, error) 
 	}
 	d := &database{Store: p.sqliteStore(db), sql: db, at: a.safe}
 	d.outboxBytes = func(context.Context) (int64, error) { return sqliteBytes(a.path) }
-	d.receivers = func(ctx context.Context) ([]string, error) { return groupsIn(ctx, db, p.prefix) }
+	d.receivers = func(ctx context.Context) ([]receiver, error) { return groupsIn(ctx, db, sqliteQuiet, p.prefix) }
 	d.examine = func(ctx context.Context, out *diagnosis) error { return examineSQLite(ctx, db, out) }
 	return d, nil
 }

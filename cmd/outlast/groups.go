@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -28,39 +30,92 @@ func (d *database) checkGroup(ctx context.Context, op, group string) error {
 	return e
 }
 
-// groups returns the groups that left a trace: that run, hear a type, received a
-// message, have one waiting or dead, or are paused.
+// groups returns the groups that left a trace.
 func (d *database) groups(ctx context.Context) ([]string, error) {
 	status, err := d.Operator().Status(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var known []string
-	for _, g := range slices.Concat(status.Retry, status.Dead) {
-		known = append(known, g.Group)
+	all, err := d.knownGroups(ctx, status)
+	known := make([]string, len(all))
+	for i, g := range all {
+		known[i] = g.Group
+	}
+	return known, err
+}
+
+// knownGroup is a group of which the database has a trace.
+type knownGroup struct {
+	Group  string `json:"group"`
+	Paused bool   `json:"paused"`
+	// Instances are those that have not ended in good order: they run, or were killed a
+	// while ago (the record stays for ten minutes while others run). Quiet is the time since the last sign of life of any of them.
+	Instances int            `json:"instances"`
+	Quiet     *time.Duration `json:"quiet_ns,omitempty"`
+	Waiting   int            `json:"waiting"`
+	Dead      int            `json:"dead"`
+}
+
+// knownGroups returns, by name, the groups that run, hear a type, received a message,
+// have one waiting or dead, or are paused.
+func (d *database) knownGroups(ctx context.Context, status *outlast.StoreStatus) ([]knownGroup, error) {
+	known := map[string]*knownGroup{}
+	of := func(name string) *knownGroup {
+		if known[name] == nil {
+			known[name] = &knownGroup{Group: name}
+		}
+		return known[name]
+	}
+	for _, g := range status.Retry {
+		of(g.Group).Waiting += g.Count
+	}
+	for _, g := range status.Dead {
+		of(g.Group).Dead += g.Count
 	}
 	for _, g := range status.Groups {
-		known = append(known, g.Group)
+		of(g.Group).Paused = true
 	}
 	hearers, err := d.Journal().Hearers(ctx)
 	if err != nil && outlast.CodeOf(err) != outlast.CodeSchema { // tracking may be missing
 		return nil, err
 	}
 	for _, h := range hearers {
-		known = append(known, h.Group)
+		of(h.Group)
 	}
 	received, err := d.receivers(ctx)
 	if err != nil {
 		return nil, &outlast.Error{Op: "list groups", Code: outlast.CodeOf(err), Err: err}
 	}
-	known = append(known, received...)
-	slices.Sort(known)
-	return slices.Compact(known), nil
+	for _, r := range received {
+		g := of(r.group)
+		g.Instances = r.instances
+		if r.instances > 0 {
+			g.Quiet = &r.quiet
+		}
+	}
+	list := make([]knownGroup, 0, len(known))
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		list = append(list, *known[name])
+	}
+	return list, nil
 }
+
+// receiver is a group as its instances and its inbox tell.
+type receiver struct {
+	group     string
+	instances int
+	quiet     time.Duration
+}
+
+// Time since an instance gave a sign of life, in microseconds.
+const (
+	postgresQuiet = "(extract(epoch FROM clock_timestamp() - at) * 1000000)::bigint"
+	sqliteQuiet   = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) - at"
+)
 
 // groupsIn asks for the groups of the instances and of the inbox. The inbox may be
 // long: the recursion takes one step in its primary key for each group.
-func groupsIn(ctx context.Context, db *sql.DB, prefix string, schema ...string) (groups []string, err error) {
+func groupsIn(ctx context.Context, db *sql.DB, quiet, prefix string, schema ...string) (groups []receiver, err error) {
 	if prefix == "" {
 		prefix = "outlast_"
 	}
@@ -71,17 +126,23 @@ func groupsIn(ctx context.Context, db *sql.DB, prefix string, schema ...string) 
 			UNION ALL
 			SELECT (SELECT min(i.grp) FROM `+table("inbox")+` i WHERE i.grp > g.grp) FROM g WHERE g.grp IS NOT NULL
 		)
-		SELECT grp FROM g WHERE grp IS NOT NULL UNION SELECT grp FROM `+table("instance"))
+		SELECT grp, sum(n), min(quiet) FROM (
+			SELECT grp, 0 AS n, NULL AS quiet FROM g WHERE grp IS NOT NULL
+			UNION ALL
+			SELECT grp, 1, `+quiet+` FROM `+table("instance")+`) x
+		GROUP BY grp`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var group string
-		if err := rows.Scan(&group); err != nil {
+		var r receiver
+		var quiet sql.NullInt64
+		if err := rows.Scan(&r.group, &r.instances, &quiet); err != nil {
 			return nil, err
 		}
-		groups = append(groups, group)
+		r.quiet = max(time.Duration(quiet.Int64)*time.Microsecond, 0)
+		groups = append(groups, r)
 	}
 	return groups, rows.Err()
 }

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outlastmq/outlast"
 )
@@ -219,6 +222,43 @@ func TestStatus(t *testing.T) {
 	s.fails(exitUsage, []string{"--warn-pending"}, "status", "--warn-pending", "-1")
 }
 
+// TestStatusShowsEveryGroup, also one for which nothing waits: one that runs, one that
+// ended in good order, and one of which only its subscription or its inbox tells.
+func TestStatusShowsEveryGroup(t *testing.T) {
+	t.Parallel()
+	s := withTables(t)
+	if text := s.ok("status", "--interval", "100ms"); strings.Contains(text, "GROUP") {
+		t.Errorf("there are no groups:\n%s", text)
+	}
+	_, store := openStore(t, filepath.Join(s.dir, "orders.db"))
+	f := &pair{shell: s, billing: store}
+	f.receive(outlast.NewID(), time.Minute) // by billing, which is not running
+	f.must(store.Journal().Hear(t.Context(), "stock", []string{"order.placed.v1"}))
+	for _, instance := range []string{"a", "b"} {
+		_, err := store.Inbox().Alive(t.Context(), "mail", instance)
+		f.must(err)
+	}
+	table := regexp.MustCompile(`(?m)^GROUP +INSTANCES +LAST SIGN +RETRY +DEAD\nbilling +0 +- +0 +0\nmail +2 +\d\S* +0 +0\nstock +0 +- +0 +0\n`)
+	if text := s.ok("status", "--interval", "100ms"); !table.MatchString(text) {
+		t.Errorf("the groups are not shown:\n%s", text)
+	}
+	s.ok("pause", "stock", "--reason", "inventory")
+	f.wait(outlast.NewID(), "orders", 0)
+	f.bury(outlast.NewID(), "no")
+	f.must(store.Inbox().Leave(t.Context(), "mail", "a"))
+	known := map[string]knownGroup{}
+	for _, g := range decode[statusReport](s, "status", "--interval", "100ms").Known {
+		if g.Quiet != nil && (*g.Quiet < 0 || *g.Quiet > time.Minute) {
+			t.Errorf("the last sign of %s was %v ago", g.Group, *g.Quiet)
+		}
+		g.Quiet = nil
+		known[g.Group] = g
+	}
+	if want := map[string]knownGroup{"billing": {Group: "billing", Waiting: 1, Dead: 1}, "mail": {Group: "mail", Instances: 1}, "stock": {Group: "stock", Paused: true}}; !maps.Equal(known, want) {
+		t.Errorf("groups %+v, want %+v", known, want)
+	}
+}
+
 func TestJSONHasEmptyListsAndNoNulls(t *testing.T) {
 	s := withBroker(t, withTables(t))
 	out := s.ok("topology", "apply", "--group", "billing", "--handles", "a.v1", "--json")
@@ -229,7 +269,7 @@ func TestJSONHasEmptyListsAndNoNulls(t *testing.T) {
 	} {
 		out += s.run(append(args, "--json")...).out
 	}
-	contains(t, out, `"pending":[]`, `"held":[]`, `"retry":[]`, `"dead":[]`, `"relays":[]`, `"paused":[]`, `"warnings":[]`, `"peeked": []`)
+	contains(t, out, `"pending":[]`, `"held":[]`, `"retry":[]`, `"dead":[]`, `"relays":[]`, `"paused":[]`, `"groups":[]`, `"warnings":[]`, `"peeked": []`)
 	if strings.Contains(out, "null") {
 		t.Errorf("null in\n%s", out)
 	}

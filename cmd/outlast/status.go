@@ -24,6 +24,9 @@ type statusReport struct {
 	// backlog does not shrink, and when so little is pending that there is no trend. What
 	// is held is not in it: it waits for something other than its turn.
 	DrainSeconds *float64 `json:"drain_seconds,omitempty"`
+	// Known are the groups of which the database has a trace; missing when the account may
+	// not read who runs and who received something.
+	Known []knownGroup `json:"groups,omitzero"`
 	// Broker says how the broker is, when its URL is set.
 	Broker *brokerAnswer `json:"broker,omitempty"`
 	// Unbalanced is what the books lack, when they lack something.
@@ -47,7 +50,8 @@ func (p *program) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show what waits in a database, how old it is, and how fast it drains",
 		Long: `Status counts what is pending, held, in retry and dead, with the age of the oldest,
-and shows the relays alive, and the groups and relays that are paused. It looks twice, a second
+and shows the relays alive, every group with its instances and the time since one of them
+gave a sign of life, and the groups and relays that are paused. It looks twice, a second
 apart (--interval), to tell the rate: by how much the backlog shrank, with what was
 enqueued meanwhile counted against it, and how long what is pending lasts at it. Counting stops at 1,000,000 of a kind.
 With a broker's URL set it also asks that broker, and warns when something is wrong there.
@@ -121,6 +125,9 @@ func (p *program) sample(ctx context.Context, db *database, warn thresholds) (*s
 	r := &statusReport{StoreStatus: s, Database: db.at}
 	if size, err := db.outboxBytes(ctx); err == nil {
 		r.OutboxBytes = size
+	}
+	if groups, err := db.knownGroups(ctx, s); err == nil {
+		r.Known = groups
 	}
 	r.Warnings = notNil(warn.warnings(s, r.OutboxBytes))
 	lack, err := journey.Unbalanced(ctx, db, nil)
@@ -243,6 +250,7 @@ func (p *program) printStatus(r *statusReport) error {
 	p.printReceived("retry", r.Retry)
 	p.printReceived("dead", r.Dead)
 	p.printRelays(r)
+	p.printGroups(r.Known)
 	if g := r.RelaysPaused; g != nil {
 		p.printf("\nPAUSED: the relays, nothing is sent, since %s by %s: %s\n", timeText(g.Since), printable(g.Who), printable(dash(g.Reason)))
 	}
@@ -318,6 +326,24 @@ func (p *program) printReceived(word string, groups []outlast.GroupStatus) {
 	t := newTable(map[string]string{"retry": "RETRY", "dead": "DEAD"}[word], "TYPE", "COUNT>", "OLDEST>")
 	for _, g := range groups {
 		t.add(g.Group, g.Type, countText(g.Count), durationText(g.Oldest))
+	}
+	p.printf("\n")
+	t.write(p.out)
+}
+
+// printGroups shows every group, also those that have nothing to do: who looks for one
+// should find it.
+func (p *program) printGroups(groups []knownGroup) {
+	if len(groups) == 0 {
+		return
+	}
+	t := newTable("GROUP", "INSTANCES>", "LAST SIGN>", "RETRY>", "DEAD>")
+	for _, g := range groups {
+		sign := "-"
+		if g.Quiet != nil {
+			sign = durationText(*g.Quiet)
+		}
+		t.add(g.Group, grouped(g.Instances), sign, countText(g.Waiting), countText(g.Dead))
 	}
 	p.printf("\n")
 	t.write(p.out)

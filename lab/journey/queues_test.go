@@ -22,6 +22,9 @@ func TestTruthQueues(t *testing.T) {
 	s.handles("billing", 2)
 	s.shows("queues", "billing.0 billing there 0 1", "Every queue is there and is consumed, or empty.")
 	s.shows("topology", "No difference: 1 queue as declared.")
+	if text := s.world.Run("status", "--interval", "100ms", "--database", s.billingURL()); !regexp.MustCompile(`(?m)^billing +1 +\d\S* +0 +0$`).MatchString(text) {
+		t.Errorf("a group that has nothing to do is not shown as running:\n%s", text)
+	}
 
 	stop()
 	s.publish(3, 0)
