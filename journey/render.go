@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/outlastmq/outlast"
 )
 
 // label is what a person reads of a track: "billing: waiting (failed), attempt 3".
@@ -41,6 +43,9 @@ func (s *Story) lines() []string {
 	lines := []string{source + ": " + s.Send.label()}
 	for _, g := range s.Groups {
 		lines = append(lines, g.label())
+		if past := s.deaths(g.Group); past != "" {
+			lines = append(lines, g.Group+": "+past)
+		}
 	}
 	for _, group := range s.Awaited {
 		lost := func(v Verdict) bool { return v.Group == group && v.Kind == Lost }
@@ -58,6 +63,33 @@ func (s *Story) lines() []string {
 		lines = append(lines, "unknown: "+s.Cut)
 	}
 	return lines
+}
+
+// deaths tells of the deaths of a message in a group that a person has undone, by the
+// facts that are kept; empty when there are none. Each replay is of a dead letter.
+func (s *Story) deaths(group string) string {
+	var died, last, replayed *outlast.Fact
+	n := 0
+	for i := range s.Facts { // in order of time
+		switch f := &s.Facts[i]; {
+		case f.Group != group:
+		case f.Kind == outlast.FactFailed:
+			died = f
+		case f.Kind == outlast.FactReplayed:
+			n, last, replayed = n+1, died, f
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	text := "died once before"
+	if n > 1 {
+		text = fmt.Sprintf("died %d times before", n)
+	}
+	if last != nil && last.Detail != "" {
+		text += " (last: " + clipped(strings.Join(strings.Fields(last.Detail), " "), 80) + ")"
+	}
+	return text + ", replayed " + replayed.At.UTC().Format(time.RFC3339)
 }
 
 // tone is how bad it is: "ok", "open", "bad" or "unknown". A gap is never ok.

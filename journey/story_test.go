@@ -3,6 +3,7 @@ package journey
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -188,6 +189,40 @@ func TestJudge(t *testing.T) {
 			}
 			if !slices.Equal(got, c.want) {
 				t.Errorf("verdicts %v, want %v", s.Verdicts, c.want)
+			}
+		})
+	}
+}
+
+// TestLinesTellPastDeaths: that a message is handled does not hide that it died before, and
+// a dead one that it had been brought back.
+func TestLinesTellPastDeaths(t *testing.T) {
+	t.Parallel()
+	failed := func(at time.Duration, detail string) outlast.Fact {
+		f := fact(outlast.FactFailed, "g", at, false)
+		f.Detail = detail
+		return f
+	}
+	replayed := func(at time.Duration) outlast.Fact { return fact(outlast.FactReplayed, "g", at, false) }
+	handled := fact(outlast.FactHandled, "g", time.Hour, true)
+	other := fact(outlast.FactHandled, "h", time.Hour, true)
+	stamp := func(at time.Duration) string { return start.Add(at).UTC().Format(time.RFC3339) }
+	long := strings.Repeat("no ", 100)
+	for name, c := range map[string]struct {
+		facts []outlast.Fact
+		want  []string
+	}{
+		"never":             {[]outlast.Fact{failed(1*time.Second, "no card"), handled, other}, []string{"g: handled", "h: handled"}},
+		"once":              {[]outlast.Fact{failed(1*time.Second, "busy"), failed(2*time.Second, "no\n card"), replayed(time.Minute), handled, other}, []string{"g: handled", "g: died once before (last: no card), replayed " + stamp(time.Minute), "h: handled"}},
+		"twice":             {[]outlast.Fact{failed(1*time.Second, "a"), replayed(time.Minute), failed(2*time.Minute, "b"), replayed(3 * time.Minute), handled}, []string{"g: handled", "g: died 2 times before (last: b), replayed " + stamp(3*time.Minute)}},
+		"failed after it":   {[]outlast.Fact{failed(1*time.Second, "a"), replayed(time.Minute), failed(2*time.Minute, "b"), handled}, []string{"g: handled", "g: died once before (last: a), replayed " + stamp(time.Minute)}},
+		"its error is gone": {[]outlast.Fact{replayed(time.Minute), handled}, []string{"g: handled", "g: died once before, replayed " + stamp(time.Minute)}},
+		"with a long error": {[]outlast.Fact{failed(1*time.Second, long), replayed(time.Minute), handled}, []string{"g: handled", "g: died once before (last: " + long[:79] + "…), replayed " + stamp(time.Minute)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := Fold(c.facts)[0].Lines()[1:]; !slices.Equal(got, c.want) {
+				t.Errorf("lines %q, want %q", got, c.want)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,19 @@ func TestFindAndFlow(t *testing.T) {
 	}
 	f.fails(1, []string{"no message"}, "find", "o-8")
 	f.fails(exitUsage, []string{"--format"}, "find", "o-7", "--format", "pdf")
+}
+
+// TestFindTellsPastDeaths: that a person brought a message back does not hide why it had died.
+func TestFindTellsPastDeaths(t *testing.T) {
+	t.Parallel()
+	f := newPair(t)
+	id := outlast.NewID()
+	f.send(id, "o-7", time.Second)
+	f.bury(id, "card\nexpired")
+	contains(t, f.ok("dead", "replay", id, "--group", "billing", "--database", f.env[placesEnv], "--reason", "a new card"), "1")
+	if got := f.ok("find", id); !regexp.MustCompile(`(?m)^   billing: waiting .*\n   billing: died once before \(last: card expired\), replayed 20\S+Z$`).MatchString(got) {
+		t.Errorf("find says\n%s", got)
+	}
 }
 
 // TestFindDrawsGaps: what cannot be asked is unknown, in every format, and never fine.
