@@ -148,6 +148,33 @@ func TestRelayPause(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	// Nor is one whose last reading before the pause failed: nobody reads again while it
+	// holds no slots, so that it never hears that nothing waits.
+	run("one_that_could_not_read_is_not_stuck", func(t *testing.T) {
+		g := newRelayRig(t)
+		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: "shop", Store: g.store, Broker: g.broker})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- relay.Run(ctx) }()
+		time.Sleep(time.Second)
+		g.store.Inject(memory.FailNext(memory.RoleRelay, 1_000_000))
+		time.Sleep(time.Minute)
+		if h := relay.Health(); h.Paused || time.Since(h.Progress) < 50*time.Second {
+			t.Errorf("it makes progress although it cannot read: %+v", h)
+		}
+		g.setPaused(true)
+		time.Sleep(time.Hour)
+		if h := relay.Health(); !h.Paused || h.Slots != 0 || time.Since(h.Progress) > time.Minute {
+			t.Errorf("its progress was %v ago: %+v", time.Since(h.Progress), h)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	run("its_health_tells_of_it", func(t *testing.T) {
 		g := newRelayRig(t)
 		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: "shop", Store: g.store, Broker: g.broker})
