@@ -3,8 +3,8 @@ package storm
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -181,22 +181,31 @@ func (s *stage) waiting(ctx context.Context, group string) (map[string]bool, err
 		{source[group], `SELECT id::text FROM outlast_outbox UNION SELECT id::text FROM outlast_held`, nil},
 		{s.database(group), `SELECT id::text FROM outlast_retry WHERE grp = $1`, []any{group}},
 	} {
-		rows, err := s.databases[q.database].QueryContext(ctx, q.query, q.args...)
+		found, err := s.ids(ctx, q.database, q.query, q.args...)
 		if err != nil {
 			return nil, err
 		}
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return nil, errors.Join(err, rows.Close())
-			}
-			ids[id] = true
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			return nil, err
-		}
+		maps.Copy(ids, found)
 	}
 	return ids, nil
+}
+
+// ids are those that a query of one column returns.
+func (s *stage) ids(ctx context.Context, database, query string, args ...any) (map[string]bool, error) {
+	rows, err := s.databases[database].QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	ids := map[string]bool{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids[id] = true
+	}
+	return ids, rows.Err()
 }
 
 // tell keeps the stories of the first few of a kind.
@@ -226,6 +235,10 @@ func (s *stage) sent(ctx context.Context, group string) (map[string]sentLine, er
 
 // checkEffects walks through the effects in the order of their coming.
 func (s *stage) checkEffects(ctx context.Context, a *Account, c *course, sent map[string]sentLine, ended map[string]bool) error {
+	cured, err := s.ids(ctx, s.database(a.Group), `SELECT id FROM ledger_cured`)
+	if err != nil {
+		return err
+	}
 	rows, err := s.databases[s.database(a.Group)].QueryContext(ctx, `SELECT seq, id, type, key, n, attempt, process, at FROM ledger_effect WHERE grp = $1 ORDER BY seq`, a.Group)
 	if err != nil {
 		return err
@@ -243,7 +256,7 @@ func (s *stage) checkEffects(ctx context.Context, a *Account, c *course, sent ma
 		}
 		a.Effects++
 		m, known := sent[e.id]
-		_, replayed := s.replayed.Load(e.id)
+		_, replayed := s.replayed.Load([2]string{a.Group, e.id})
 		switch {
 		case !known:
 			a.Ghosts++
@@ -251,7 +264,7 @@ func (s *stage) checkEffects(ctx context.Context, a *Account, c *course, sent ma
 		case ended[e.id]:
 			a.Doubled++
 			a.tell(a.Doubled, "again: %s", e)
-		case m.poison && !replayed:
+		case m.poison && !cured[e.id]:
 			a.Spared++
 			a.tell(a.Spared, "poison: %s", e)
 		}

@@ -11,16 +11,18 @@ import (
 )
 
 // planted is what a broken system would have left in its ledgers: for the group audit, one of
-// each kind.
+// each kind; and a dead letter that was replayed, with good reason.
 const planted = `
 	INSERT INTO ledger_sent (id, type, key, n, poison) VALUES
 		('good', 'order.placed.v1', 'k', 1, false), ('lost', 'order.placed.v1', 'k', 2, false), ('twice', 'order.placed.v1', 'k', 3, false),
 		('early', 'order.placed.v1', 'j', 2, false), ('late', 'order.placed.v1', 'j', 1, false), ('other', 'order.changed.v1', 'i', 1, false),
 		('across', 'order.placed.v1', 'i', 2, false), ('spared', 'order.placed.v1', 'h', 1, true), ('dead', 'order.placed.v1', 'h', 2, true),
-		('innocent', 'order.placed.v1', 'h', 3, false), ('gone', 'order.changed.v1', 'h', 4, false), ('unheard', 'order.noted.v1', '', 0, false);
+		('innocent', 'order.placed.v1', 'h', 3, false), ('gone', 'order.changed.v1', 'h', 4, false), ('unheard', 'order.noted.v1', '', 0, false),
+		('cured', 'order.placed.v1', 'h', 0, true);
+	INSERT INTO ledger_cured (id) VALUES ('cured');
 	INSERT INTO ledger_effect (grp, source, id, type, key, n, attempt, process, pid)
 		SELECT 'audit', 'orders', e.id, 'order.' || e.t || '.v1', e.key, e.n, 1, 'audit-1', 1 FROM (VALUES ('good', 'placed', 'k', 1), ('twice', 'placed', 'k', 3), ('twice', 'placed', 'k', 3),
-			('early', 'placed', 'j', 2), ('late', 'placed', 'j', 1), ('across', 'placed', 'i', 2), ('other', 'changed', 'i', 1), ('spared', 'placed', 'h', 1), ('ghost', 'placed', 'g', 1)) e (id, t, key, n);
+			('early', 'placed', 'j', 2), ('late', 'placed', 'j', 1), ('across', 'placed', 'i', 2), ('other', 'changed', 'i', 1), ('spared', 'placed', 'h', 1), ('ghost', 'placed', 'g', 1), ('cured', 'placed', 'h', 0)) e (id, t, key, n);
 	INSERT INTO outlast_dead (grp, source, id, type, envelope, body, reason) SELECT 'audit', 'orders', d, 'order.placed.v1', '{}', '', 'verdict' FROM unnest(ARRAY['dead', 'innocent']) d;`
 
 func TestLedgersFindWhatIsBroken(t *testing.T) {
@@ -47,13 +49,16 @@ func TestLedgersFindWhatIsBroken(t *testing.T) {
 	}
 	// The last but one, and what came before of its type, was written while a binding was gone.
 	s := &stage{databases: map[string]*sql.DB{"orders": db, "audit": db}, gaps: []gap{{Group: "audit", Types: []string{"order.changed.v1"}, To: 11, What: "a test"}}}
+	// Both were brought back: one whose cause was put right, late; and one that had to die again.
+	s.replayed.Store([2]string{"audit", "cured"}, true)
+	s.replayed.Store([2]string{"audit", "spared"}, true)
 	c := course{inOrder: map[string]bool{}}
 	got, err := s.account(t.Context(), "audit", &c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got.judgeOrder(0, []course{c}, s.gaps)
-	want := Account{Group: "audit", Committed: 11, Effects: 9, Dead: 2, Lost: 1, Explained: 1, Ghosts: 1, Doubled: 1, Inverted: 1, Across: 1, Innocent: 1, Spared: 1}
+	want := Account{Group: "audit", Committed: 12, Effects: 10, Dead: 2, Lost: 1, Explained: 1, Ghosts: 1, Doubled: 1, Inverted: 1, Across: 1, Innocent: 1, Spared: 1}
 	stories := got.Stories
 	got.Stories = nil
 	if !reflect.DeepEqual(got, want) || len(stories) != 6 {
@@ -84,6 +89,21 @@ func TestOrderIsExcusedOnlyByWhatWeDid(t *testing.T) {
 		a := Account{Group: "audit"}
 		if a.judgeOrder(0, c.courses, gaps); (a.Delayed == 1) != c.excused || a.Delayed+a.Inverted != 1 {
 			t.Errorf("%s: %+v", c.what, a)
+		}
+	}
+}
+
+// TestWhatAFaultConcerns: the checker excuses a commit that failed by what was broken then.
+func TestWhatAFaultConcerns(t *testing.T) {
+	for name, want := range map[string]string{
+		"kill rabbit1": "broker", "kill all nodes": "broker", "restart every node in turn": "broker", "isolate rabbit2": "broker", "alarm: disk of rabbit1": "broker",
+		"delete queue audit.0": "broker", "delete bindings of billing to order.placed.v1": "broker", wrong: "broker",
+		"restart every database in turn": "database", "end sessions of audit": "database", "migrate the tables": "database", "kill standby": "database", "freeze pgbouncer1": "database",
+		"fill the disk of postgres2": "database", "clock of the databases +12 s": "clock", "kill relay-1": "relay", "kill late-1": "consumer", "freeze billing-2": "consumer",
+		"replay dead letters of audit": "consumer", "cut producer-1 - postgres": "producer", "restart every process in turn": "producer",
+	} {
+		if got := concern(name); got != want {
+			t.Errorf("%q concerns the %s, want the %s", name, got, want)
 		}
 	}
 }

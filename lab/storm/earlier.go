@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -27,9 +28,13 @@ import "github.com/outlastmq/outlast/lab/storm/role"
 func main() { role.Main() }
 `
 
+// ErrNoHistory says that a checkout does not have the earlier commit.
+var ErrNoHistory = errors.New("this checkout does not have it")
+
 // BuildEarlier builds the roles of a storm on the library as it was at the earlier commit,
 // and returns the program's path in folder. The roles themselves are the present ones: they
-// use the public API alone. The checkout must have its history.
+// use the public API alone; what the earlier commit does not have of it, they do without by
+// the tag outlast_earlier. The checkout must have its history, or it is [ErrNoHistory].
 func BuildEarlier(ctx context.Context, folder string) (program string, err error) {
 	_, here, _, ok := runtime.Caller(0)
 	if !ok {
@@ -43,7 +48,7 @@ func BuildEarlier(ctx context.Context, folder string) (program string, err error
 	}
 	defer func() { err = firstOf(err, os.RemoveAll(tree)) }()
 	if err := unpack(ctx, root, commit, tree); err != nil {
-		return "", fmt.Errorf("get commit %s: %w", commit, err)
+		return "", fmt.Errorf("get commit %s: %w: %w", commit, ErrNoHistory, err)
 	}
 	at := filepath.Join(tree, "lab", "storm")
 	if err := os.RemoveAll(at); err != nil {
@@ -59,7 +64,7 @@ func BuildEarlier(ctx context.Context, folder string) (program string, err error
 		return "", err
 	}
 	program = filepath.Join(folder, "earlier")
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, "./storm/earlier")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "outlast_earlier", "-o", program, "./storm/earlier")
 	build.Dir = filepath.Join(tree, "lab")
 	build.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod")
 	if out, err := build.CombinedOutput(); err != nil {

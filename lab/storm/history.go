@@ -38,8 +38,9 @@ func (s *stage) openHistory() (err error) {
 // concern is the part of the system that a fault is about, by its name.
 func concern(name string) string {
 	for _, c := range []struct{ word, concern string }{
-		{"dead letters", "consumer"}, {"producer", "producer"}, {"relay", "relay"}, {"billing-", "consumer"}, {"audit-", "consumer"}, {"orders-", "consumer"}, {"late", "consumer"},
-		{"postgres", "database"}, {"standby", "database"}, {"pgbouncer", "database"}, {"sessions", "database"},
+		{"clock", "clock"}, {"dead letters", "consumer"}, {"producer", "producer"}, {"every process", "producer"}, // among others
+		{"relay", "relay"}, {"billing-", "consumer"}, {"audit-", "consumer"}, {"orders-", "consumer"}, {"late-", "consumer"},
+		{"postgres", "database"}, {"standby", "database"}, {"pgbouncer", "database"}, {"sessions", "database"}, {"database", "database"}, {"tables", "database"},
 	} {
 		if strings.Contains(name, c.word) {
 			return c.concern

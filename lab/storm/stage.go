@@ -32,7 +32,7 @@ type stage struct {
 	// bouncers are in front of each server of the pair; none where PgBouncer is missing.
 	bouncers []*servers.Bouncer
 	away     sync.Map // those that a fault has killed
-	replayed sync.Map // ids of dead letters that an operator has brought back
+	replayed sync.Map // group and id of dead letters that an operator has brought back
 	// databases are the services' own, by name, reached directly.
 	databases map[string]*sql.DB
 	addresses map[string]string

@@ -115,6 +115,10 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 		{"I10", "a dead letter is handled", func(t *testing.T) script {
 			return good().after(t, history.Settle, m3, "billing", history.Event{E: history.Start, G: "billing", M: m3, N: 2})
 		}, "nobody had replayed"},
+		{"I10", "a dead letter is handled that died again after its replay", func(t *testing.T) script {
+			return good().after(t, history.Settle, m3, "billing", history.Event{E: history.Operator, Name: "replay", G: "billing", M: m3}, history.Event{E: history.Start, G: "billing", M: m3, N: 1},
+				history.Event{E: history.Dead, G: "billing", M: m3, Why: "verdict", N: 1, O: history.OK}, history.Event{E: history.Start, G: "billing", M: m3, N: 1})
+		}, "nobody had replayed"},
 		{"I11", "two confirms, and nothing explains the second", func(t *testing.T) script {
 			return good().after(t, history.Confirm, m1, "orders", history.Event{E: history.Publish, M: m1, Slot: 1, Epoch: 1, Try: 2}, history.Event{E: history.Confirm, M: m1, Slot: 1, Epoch: 1, Try: 2, O: history.Ack})
 		}, "2 publishes of it were confirmed"},
@@ -157,6 +161,10 @@ func TestF85_EveryInvariantCatchesItsViolation(t *testing.T) {
 		}, "first seen later"},
 		{"I15", "dead and handled", func(t *testing.T) script {
 			return good().after(t, history.LedgerRow, "effect-1", "test", history.Event{E: history.LedgerRow, Name: "billing", Tx: "effect-3", G: "billing", M: m3, Seq: 9, At: 6})
+		}, "dead letter that nobody replayed"},
+		{"I15", "replayed, handled, and dead all the same", func(t *testing.T) script {
+			return good().after(t, history.Settle, m3, "billing", history.Event{E: history.Operator, Name: "replay", G: "billing", M: m3}).
+				after(t, history.LedgerRow, "effect-1", "test", history.Event{E: history.LedgerRow, Name: "billing", Tx: "effect-3", G: "billing", M: m3, Seq: 9, At: 6})
 		}, "dead letter that nobody replayed"},
 		{"I16", "the inbox forgets what is not settled", func(t *testing.T) script {
 			return good().before(t, history.Publish, m3, "billing", history.Event{E: history.Purge, G: "billing", Source: "orders", N: 1, At: 1 << 50, O: history.OK})

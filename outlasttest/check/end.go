@@ -65,7 +65,7 @@ func (c *checker) received(i int32, m *message, r *reception) {
 	if r.early != 0 {
 		c.violated(6, Example{m: i, g: r.g, at: r.early}, "%s acknowledged it, and had not committed what became of it", g)
 	}
-	if n > 0 && r.flags&(isDead|leftDead) != 0 && r.replays == 0 {
+	if n > 0 && (r.flags&leftDead != 0 || r.flags&isDead != 0 && r.deaths > r.replays) {
 		c.violated(15, Example{m: i, g: r.g}, "in %s it took effect, and it is a dead letter that nobody replayed", g)
 	}
 }

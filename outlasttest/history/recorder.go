@@ -106,7 +106,8 @@ func (r *Recorder) Close() error {
 }
 
 // Fault records that a fault begins (On), ends (Off), or strikes once (""). The first
-// word of its name says what it concerns: broker, database, relay, consumer, producer.
+// word of its name says what it concerns: broker, database, relay, consumer, producer, or
+// clock, for that of a database.
 func (r *Recorder) Fault(name, onOff, why string) {
 	r.Record(Event{E: Fault, Name: name, O: onOff, Why: why})
 }

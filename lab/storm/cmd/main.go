@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -65,14 +66,21 @@ func main() {
 		o.runs, c.Length, c.Messages = o.legs, c.Length/time.Duration(o.legs), c.Messages/o.legs
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	good, err := false, error(nil)
 	if *earlier {
-		o.earlier = build(o.state, "no earlier commit beside the present one", func(folder string) (string, error) { return storm.BuildEarlier(ctx, folder) })
+		o.earlier, err = build(o.state, func(folder string) (string, error) { return storm.BuildEarlier(ctx, folder) })
+		if errors.Is(err, storm.ErrNoHistory) {
+			fmt.Println("no earlier commit beside the present one:", err)
+			err = nil
+		}
 	}
-	if *skew {
+	if *skew && err == nil {
 		c.WithoutHistory = true
-		c.Skewed = build(o.state, "no clocks of our processes", func(folder string) (string, error) { return storm.BuildSkewed(ctx, "./storm/cmd", folder) })
+		c.Skewed, err = build(o.state, func(folder string) (string, error) { return storm.BuildSkewed(ctx, "./storm/cmd", folder) })
 	}
-	good, err := run(ctx, c, o)
+	if err == nil {
+		good, err = run(ctx, c, o)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "storm:", err)
@@ -83,21 +91,16 @@ func main() {
 	}
 }
 
-// build makes a program in folder, and says so when that cannot be done: a checkout may lack its
-// history, for example.
-func build(folder, without string, f func(folder string) (string, error)) string {
+// build makes a program in folder, and the folder.
+func build(folder string, f func(folder string) (string, error)) (string, error) {
 	folder, err := filepath.Abs(folder)
-	if err == nil {
-		err = os.MkdirAll(folder, 0o755)
+	if err != nil {
+		return "", err
 	}
-	if err == nil {
-		var program string
-		if program, err = f(folder); err == nil {
-			return program
-		}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return "", err
 	}
-	fmt.Println(without+":", err)
-	return ""
+	return f(folder)
 }
 
 func run(ctx context.Context, c storm.Config, o options) (good bool, err error) {

@@ -33,7 +33,7 @@ func (s Spec) produce(ctx context.Context, r *recording) error {
 		return nil
 	}
 	defer db.Close()
-	outbox := outlast.NewOutbox(postgres.Store(db), outlast.OutboxConfig{WakeUps: true, Hooks: r.hooks()})
+	outbox := outlast.NewOutbox(postgres.Store(db), waking(outlast.OutboxConfig{Hooks: r.hooks()}))
 	begin, written := time.Now(), 0
 	for ctx.Err() == nil {
 		due := int(time.Since(begin).Seconds()*s.Rate) - written

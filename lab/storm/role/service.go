@@ -35,10 +35,10 @@ func (s Spec) relay(ctx context.Context, r *recording) error {
 		return nil
 	}
 	defer db.Close()
-	relay, err := outlast.NewRelay(outlast.RelayConfig{
+	relay, err := outlast.NewRelay(woken(outlast.RelayConfig{
 		Source: "orders", Store: postgres.Store(db), Broker: s.broker(), Owner: s.owner(),
-		LeaseTTL: lease, Interval: interval, WakeUps: true, ConfirmDeadline: 5 * time.Second, Hooks: r.hooks(), Logger: s.logger(),
-	})
+		LeaseTTL: lease, Interval: interval, ConfirmDeadline: 5 * time.Second, Hooks: r.hooks(), Logger: s.logger(),
+	}))
 	if err != nil {
 		return err
 	}
