@@ -25,9 +25,11 @@ type OutboxConfig struct {
 	MaxBody int
 	// WakeUps wakes relays of other processes that listen ([RelayConfig].WakeUps), some 2 ms
 	// after a publish and after Wake: at most once in 10 ms, by a short transaction of its
-	// own on a connection of the store's pool, beside the caller. One that fails is logged
-	// and forgotten: the message is found at the next sweep. Default false. PostgreSQL only;
-	// [NewService] refuses it for other stores, where it would do nothing.
+	// own on a connection of the store's pool, beside the caller, which may outlive
+	// [Service.Run] by two seconds. One that fails is logged and forgotten: the message is
+	// found at the next sweep. Handlers that run for longer than the 2 ms need it in
+	// [ServiceConfig].Outbox, which wakes after their commits. Default false. PostgreSQL
+	// only; [NewService] refuses it for other stores, where it would do nothing.
 	WakeUps bool
 	// Hooks observe.
 	Hooks []Hook

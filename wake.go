@@ -68,7 +68,7 @@ func (r *Relay) listen(ctx context.Context) {
 
 const (
 	notifyPause   = 10 * time.Millisecond
-	notifyTimeout = 10 * time.Second
+	notifyTimeout = 2 * time.Second
 )
 
 // notifier wakes the relays of other processes: at most once in notifyPause, beside the

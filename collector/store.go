@@ -174,8 +174,11 @@ func (s *Store) Check(ctx context.Context) error {
 }
 
 func (s *Store) schema(op string, have int) error {
-	return &outlast.Error{Op: op, Code: outlast.CodeSchema, Err: fmt.Errorf("the collector's tables have version %d, this build knows %d", have, len(s.migrations)),
-		Hint: "outlast collector makes and changes them when it starts"}
+	hint := "outlast collector makes and changes them when it starts"
+	if have > len(s.migrations) {
+		hint = "use the newer build; or give this one a database of its own, which it fills anew"
+	}
+	return &outlast.Error{Op: op, Code: outlast.CodeSchema, Err: fmt.Errorf("the collector's tables have version %d, this build knows %d", have, len(s.migrations)), Hint: hint}
 }
 
 // Wipe forgets everything. What was kept comes back by the next rounds.

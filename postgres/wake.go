@@ -35,8 +35,9 @@ func (s outbox) Notify(ctx context.Context) error {
 }
 
 const (
-	// listenCheck is the time between two looks whether a silent connection lives.
-	listenCheck = time.Minute
+	// listenCheck is the time between two looks whether a silent connection lives. It keeps
+	// what ends idle connections from ending this one, too.
+	listenCheck = 20 * time.Second
 	// listenPatience is how long a connection, or an answer on it, is waited for.
 	listenPatience = 30 * time.Second
 )

@@ -368,7 +368,8 @@ minute at most, for transactions that are open now: only what was committed befo
 				if err := errors.Join(s.Migrate(ctx), s.Wipe(ctx)); err != nil {
 					return err
 				}
-				for began := time.Now(); ; {
+				var waits time.Time // since there is nothing else to do
+				for {
 					r, err := c.Round(ctx)
 					if err != nil {
 						return err
@@ -376,7 +377,10 @@ minute at most, for transactions that are open now: only what was committed befo
 					if r.More {
 						continue
 					}
-					if r.Unclosed > 0 && time.Since(began) < unclosedLimit {
+					if waits.IsZero() {
+						waits = time.Now()
+					}
+					if r.Unclosed > 0 && time.Since(waits) < unclosedLimit {
 						select {
 						case <-ctx.Done():
 							return ctx.Err()

@@ -224,6 +224,12 @@ func TestCollectorCountsWhatIsOverdue(t *testing.T) {
 	_, err = f.db.ExecContext(t.Context(), "DELETE FROM outlast_outbox")
 	f.must(err)
 	want([]journey.Place{orders, billing}, map[string]int{"orders": 1, "elsewhere": 1})
+	// A collector of a build that does not know the column closes messages, and leaves it.
+	_, err = db.ExecContext(t.Context(), "UPDATE outlast_collector_message SET open = 0")
+	f.must(err)
+	if got, err := store.Overdue(t.Context()); err != nil || len(got) > 0 {
+		t.Errorf("what is over counts as overdue: %v, %v", got, err)
+	}
 }
 
 // TestCollectorRefusesBadSettings, each named, before anything is opened.

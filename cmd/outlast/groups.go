@@ -57,7 +57,7 @@ type knownGroup struct {
 }
 
 // knownGroups returns, by name, the groups that run, hear a type, received a message,
-// have one waiting or dead, or are paused.
+// have one waiting or dead, or are paused. With an error it returns those of the status.
 func (d *database) knownGroups(ctx context.Context, status *outlast.StoreStatus) ([]knownGroup, error) {
 	known := map[string]*knownGroup{}
 	of := func(name string) *knownGroup {
@@ -75,16 +75,26 @@ func (d *database) knownGroups(ctx context.Context, status *outlast.StoreStatus)
 	for _, g := range status.Groups {
 		of(g.Group).Paused = true
 	}
+	err := d.addTraces(ctx, of)
+	list := make([]knownGroup, 0, len(known))
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		list = append(list, *known[name])
+	}
+	return list, err
+}
+
+// addTraces adds the groups that hear a type, run, or received a message.
+func (d *database) addTraces(ctx context.Context, of func(name string) *knownGroup) error {
 	hearers, err := d.Journal().Hearers(ctx)
 	if err != nil && outlast.CodeOf(err) != outlast.CodeSchema { // tracking may be missing
-		return nil, err
+		return err
 	}
 	for _, h := range hearers {
 		of(h.Group)
 	}
 	received, err := d.receivers(ctx)
 	if err != nil {
-		return nil, &outlast.Error{Op: "list groups", Code: outlast.CodeOf(err), Err: err}
+		return &outlast.Error{Op: "list groups", Code: outlast.CodeOf(err), Err: err}
 	}
 	for _, r := range received {
 		g := of(r.group)
@@ -93,11 +103,7 @@ func (d *database) knownGroups(ctx context.Context, status *outlast.StoreStatus)
 			g.Quiet = &r.quiet
 		}
 	}
-	list := make([]knownGroup, 0, len(known))
-	for _, name := range slices.Sorted(maps.Keys(known)) {
-		list = append(list, *known[name])
-	}
-	return list, nil
+	return nil
 }
 
 // receiver is a group as its instances and its inbox tell.

@@ -257,6 +257,11 @@ func TestStatusShowsEveryGroup(t *testing.T) {
 	if want := map[string]knownGroup{"billing": {Group: "billing", Waiting: 1, Dead: 1}, "mail": {Group: "mail", Instances: 1}, "stock": {Group: "stock", Paused: true}}; !maps.Equal(known, want) {
 		t.Errorf("groups %+v, want %+v", known, want)
 	}
+	// An account that may not read who runs is told so, and gets the rest.
+	db, _ := openStore(t, filepath.Join(s.dir, "orders.db"))
+	_, err := db.ExecContext(t.Context(), "ALTER TABLE outlast_instance RENAME TO elsewhere")
+	f.must(err)
+	contains(t, s.ok("status", "--interval", "100ms"), "idle groups are not shown, nor instances: list groups: ", "\nbilling ", "\nstock ")
 }
 
 func TestJSONHasEmptyListsAndNoNulls(t *testing.T) {

@@ -24,9 +24,10 @@ type statusReport struct {
 	// backlog does not shrink, and when so little is pending that there is no trend. What
 	// is held is not in it: it waits for something other than its turn.
 	DrainSeconds *float64 `json:"drain_seconds,omitempty"`
-	// Known are the groups of which the database has a trace; missing when the account may
-	// not read who runs and who received something.
-	Known []knownGroup `json:"groups,omitzero"`
+	// Known are the groups of which the database has a trace. KnownInPart says why some may
+	// be missing: the account may not read who runs and who received something, for example.
+	Known       []knownGroup `json:"groups"`
+	KnownInPart string       `json:"groups_in_part,omitempty"`
 	// Broker says how the broker is, when its URL is set.
 	Broker *brokerAnswer `json:"broker,omitempty"`
 	// Unbalanced is what the books lack, when they lack something.
@@ -126,8 +127,9 @@ func (p *program) sample(ctx context.Context, db *database, warn thresholds) (*s
 	if size, err := db.outboxBytes(ctx); err == nil {
 		r.OutboxBytes = size
 	}
-	if groups, err := db.knownGroups(ctx, s); err == nil {
-		r.Known = groups
+	groups, err := db.knownGroups(ctx, s)
+	if r.Known = notNil(groups); err != nil {
+		r.KnownInPart = err.Error()
 	}
 	r.Warnings = notNil(warn.warnings(s, r.OutboxBytes))
 	lack, err := journey.Unbalanced(ctx, db, nil)
@@ -250,7 +252,7 @@ func (p *program) printStatus(r *statusReport) error {
 	p.printReceived("retry", r.Retry)
 	p.printReceived("dead", r.Dead)
 	p.printRelays(r)
-	p.printGroups(r.Known)
+	p.printGroups(r)
 	if g := r.RelaysPaused; g != nil {
 		p.printf("\nPAUSED: the relays, nothing is sent, since %s by %s: %s\n", timeText(g.Since), printable(g.Who), printable(dash(g.Reason)))
 	}
@@ -333,12 +335,15 @@ func (p *program) printReceived(word string, groups []outlast.GroupStatus) {
 
 // printGroups shows every group, also those that have nothing to do: who looks for one
 // should find it.
-func (p *program) printGroups(groups []knownGroup) {
-	if len(groups) == 0 {
+func (p *program) printGroups(r *statusReport) {
+	if r.KnownInPart != "" {
+		p.printf("\nidle groups are not shown, nor instances: %s\n", printable(r.KnownInPart))
+	}
+	if len(r.Known) == 0 {
 		return
 	}
 	t := newTable("GROUP", "INSTANCES>", "LAST SIGN>", "RETRY>", "DEAD>")
-	for _, g := range groups {
+	for _, g := range r.Known {
 		sign := "-"
 		if g.Quiet != nil {
 			sign = durationText(*g.Quiet)

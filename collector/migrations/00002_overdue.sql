@@ -3,10 +3,10 @@
 
 -- +goose Up
 ALTER TABLE {{t}}message ADD COLUMN overdue integer NOT NULL DEFAULT 0;
-CREATE INDEX {{p}}message_overdue ON {{t}}message (source) WHERE overdue = 1;
+CREATE INDEX {{p}}message_overdue ON {{t}}message (source) WHERE overdue = 1 AND open = 1;
 INSERT INTO {{t}}migrations (version) VALUES (2);
 
 -- +goose Down
-DROP INDEX {{p}}message_overdue;
+DROP INDEX {{t}}message_overdue;
 ALTER TABLE {{t}}message DROP COLUMN overdue;
 DELETE FROM {{t}}migrations WHERE version = 2;

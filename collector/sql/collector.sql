@@ -91,7 +91,8 @@ ORDER BY since DESC, id DESC LIMIT $5
 SELECT why, count(*), CAST(coalesce(sum(bytes), 0) AS bigint) FROM {{t}}message GROUP BY why
 
 -- name: overdue
-SELECT source, count(*) FROM {{t}}message WHERE overdue = 1 GROUP BY source
+-- A build that does not know the column may have closed a message since.
+SELECT source, count(*) FROM {{t}}message WHERE overdue = 1 AND open = 1 GROUP BY source
 
 -- name: shed
 -- What goes first when there is too much: whose turn it is, the oldest first.
