@@ -38,12 +38,12 @@ func (s *stage) repairLate() []fault.Step {
 	if !s.hasLate() {
 		return nil
 	}
-	return []fault.Step{{For: s.config.Length / 3, Fault: fault.Fault{Name: wrong, Hits: []string{wrong}, On: nothing, Off: func(ctx context.Context) error {
+	return []fault.Step{{For: s.config.Length / 3, Fault: fault.Fault{Name: wrong, Hits: []string{wrong}, On: nothing, Off: s.insisting(func(ctx context.Context) error {
 		if err := s.onChannel(ctx, deleteWrong); err != nil {
 			return err
 		}
 		return s.untilWhole(wrong, late)(ctx)
-	}}}}
+	})}}}
 }
 
 func declareWrong(ch *amqp.Channel) error {

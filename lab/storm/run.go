@@ -160,8 +160,13 @@ func (s *storm) heal(ctx context.Context) error {
 			return err
 		}
 	}
+	mend := s.stage.insisting(func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		return errors.Join(s.stage.startBouncers(ctx), s.stage.applyTopology(ctx))
+	})
 	for {
-		err := errors.Join(s.stage.startBouncers(ctx), s.stage.applyTopology(ctx))
+		err := mend(ctx)
 		if err == nil {
 			return s.stage.replaceLeaderless(ctx)
 		}

@@ -122,7 +122,7 @@ func (s *stage) topologyKinds() []fault.Kind {
 					})
 				},
 				// Nobody helps: the consumers find out and declare it anew.
-				Off: s.untilWhole(what, group)}
+				Off: s.insisting(s.untilWhole(what, group))}
 		}},
 		{Name: "delete bindings", Weight: 1, Shortest: 2 * time.Second, Longest: 8 * time.Second, Draw: func(r *rand.Rand) fault.Fault {
 			group := oneOf(r, faulty)
@@ -133,7 +133,7 @@ func (s *stage) topologyKinds() []fault.Kind {
 					s.openGaps(gap{Group: group, Types: shared([]string{typ}), What: what})
 					return s.onChannel(ctx, func(ch *amqp.Channel) error { return unbind(ch, groupTopology(group), typ) })
 				},
-				Off: s.repaired(what)}
+				Off: s.insisting(s.repaired(what))}
 		}},
 		{Name: "delete the exchange", Weight: 1, Shortest: 2 * time.Second, Longest: 8 * time.Second, Draw: func(*rand.Rand) fault.Fault {
 			const what = "delete exchange " + outlast.EventExchange
@@ -144,7 +144,7 @@ func (s *stage) topologyKinds() []fault.Kind {
 					}
 					return s.onChannel(ctx, func(ch *amqp.Channel) error { return ch.ExchangeDelete(outlast.EventExchange, false, false) })
 				},
-				Off: s.repaired(what)}
+				Off: s.insisting(s.repaired(what))}
 		}},
 	}
 }
