@@ -100,6 +100,14 @@ func partOf(p *journey.Page) string {
 	return fmt.Sprintf("Nothing comes after this one: all %s are later.", of)
 }
 
+// form is the form of what is said of one or of many.
+func form(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
 func plural(n int, noun string) string {
 	switch {
 	case n == 1:

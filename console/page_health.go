@@ -181,26 +181,26 @@ func inWords(h *healthPlace, grace time.Duration) (words []string) {
 		words = append(words, "The relays of "+name+" are paused by "+h.RelaysPaused.Who+since(h.RelaysPaused.Since)+": nothing is sent.")
 	}
 	if h.Unattended.Count > 0 && !paused {
-		words = append(words, plural(h.Unattended.Count, "message")+" of "+name+" wait and no relay is there to send them.")
+		words = append(words, plural(h.Unattended.Count, "message")+" of "+name+form(h.Unattended.Count, " waits and no relay is there to send it.", " wait and no relay is there to send them."))
 	}
 	for _, r := range h.Pending {
 		if r.Oldest > grace && !paused {
-			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+" to be sent, the oldest for "+age(r.Oldest)+": does the broker take them?")
+			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+" to be sent, the oldest for "+age(r.Oldest)+form(r.Count, ": does the broker take it?", ": does the broker take them?"))
 		}
 	}
 	for _, r := range h.Held {
 		switch r.Reason {
 		case outlast.HeldUnroutable:
-			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+": no queue is bound for them.")
+			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+form(r.Count, ": no queue is bound for it.", ": no queue is bound for them."))
 		case outlast.HeldRefused:
-			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+" cannot be sent as they are: a person must act.")
+			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+form(r.Count, " cannot be sent as it is: a person must act.", " cannot be sent as they are: a person must act."))
 		case outlast.HeldRoute:
-			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+": their route takes nothing.")
+			words = append(words, plural(r.Count, "message")+" "+r.Type+" of "+name+form(r.Count, ": its route takes nothing.", ": their route takes nothing."))
 		}
 	}
 	for _, r := range h.Retry {
 		if r.Spent > 0 {
-			words = append(words, plural(r.Spent, "message")+" "+r.Type+" in "+r.Group+" cannot succeed and hold their keys: a person must act.")
+			words = append(words, plural(r.Spent, "message")+" "+r.Type+" in "+r.Group+form(r.Spent, " cannot succeed and holds its key: a person must act.", " cannot succeed and hold their keys: a person must act."))
 		}
 		if r.Overdue > 0 {
 			words = append(words, plural(r.Overdue, "retry")+" of "+r.Group+" for "+r.Type+" should have run: is the group up?")

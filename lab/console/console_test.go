@@ -30,7 +30,7 @@ func (s *scene) pages() []sight {
 	s.start()
 	s.plan("discard", expired, "10")
 	return []sight{
-		{name: "health", says: []string{"Health", "no relay is there to send them", "cannot be sent as they are"}},
+		{name: "health", says: []string{"Health", "no relay is there to send", "cannot be sent as it is"}},
 		{name: "find-form", path: "find", says: []string{"Find"}},
 		{name: "find", path: "find?q=o-7", says: []string{"Find", s.first, "stock: waiting"}},
 		{name: "message", path: "message?id=" + s.dead, says: []string{"Message", expired, "Edit as a new message"}},
