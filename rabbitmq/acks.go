@@ -62,6 +62,13 @@ func (a *acks) delivered(tag uint64) {
 	a.untold = append(a.untold, ackEntry{tag: tag})
 }
 
+// inHand reports whether the broker waits, or may wait, for an acknowledgement.
+func (a *acks) inHand() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.single || len(a.untold) > 0
+}
+
 // ack reports whether the channel was still there. What was not told when it ends, the
 // broker delivers again.
 func (a *acks) ack(tag uint64) bool {

@@ -87,7 +87,9 @@ func Logger(l *slog.Logger) Option { return func(b *broker) { b.logger = l } }
 
 // Recheck is how long a subscription may get nothing until it asks the broker whether
 // its queue has a consumer, and asks again; it subscribes anew when two answers in a row
-// say no. A broker that loses a queue without its leader does not tell the consumers.
+// say no. A broker that loses a queue without its leader does not tell the consumers. It
+// connects anew, to any node, when nothing is in hand and two answers say that the queue has
+// messages to deliver: a node whose copy of the queue is stuck serves nobody.
 // Range 10 ms to 1 h; default 20 s.
 func Recheck(d time.Duration) Option { return func(b *broker) { b.recheck = d } }
 

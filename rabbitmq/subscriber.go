@@ -21,6 +21,7 @@ var (
 	errCancelled = errors.New("the broker ended the subscription (the queue was deleted, its leader was lost, or a message was in hand for longer than consumer_timeout)")
 	errClosed    = errors.New("the broker closed the channel")
 	errForgotten = errors.New("the broker has forgotten the subscription: the queue has no consumer")
+	errStarved   = errors.New("the queue has messages and this node delivers none; another one may")
 )
 
 // subscriber is one supervised subscription, each time on a channel of its own.
@@ -33,6 +34,7 @@ type subscriber struct {
 	told     linklog.Log
 	expires  time.Time // of the present session's certificates
 	asserted string    // the last failure of a later assertion, so that it is logged once
+	starved  int       // subscriptions in a row that got nothing from a queue with messages
 
 	current atomic.Pointer[subscription] // for planted.RawTag
 }
@@ -204,28 +206,35 @@ func (s *subscriber) receive(ctx context.Context, session *session, sub *subscri
 	defer again.Stop()
 	check := time.NewTicker(s.b.recheck)
 	defer check.Stop()
-	quiet, forgotten := false, 0 // since the last check, and checks in a row
+	quiet, forgotten, starved := false, 0, 0 // since the last check, and checks in a row
 	for {
 		select {
 		case d, ok := <-sub.deliveries:
 			if !ok {
 				return s.ending(session, sub)
 			}
-			quiet, forgotten = false, 0
+			quiet, forgotten, starved, s.starved = false, 0, 0, 0
 			s.deliver(sub, d)
 		case <-check.C:
 			if !quiet {
 				quiet = true
 				continue
 			}
+			consumers, messages := s.look(session)
 			// A queue without a leader says none as well, for a moment.
-			if s.forgotten(session) {
-				forgotten++
-			} else {
-				forgotten = 0
-			}
-			if forgotten == 2 {
-				return &outlast.Error{Op: fmt.Sprintf("subscription to queue %q", s.queue()), Code: outlast.CodeUnavailable, Err: errForgotten}
+			forgotten = inARow(forgotten, consumers == 0)
+			starved = inARow(starved, messages > 0 && !sub.acks.inHand())
+			op := fmt.Sprintf("subscription to queue %q", s.queue())
+			switch {
+			case forgotten == 2:
+				return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: errForgotten}
+			case starved >= 2<<min(s.starved, mostStarved):
+				// A consumer that waits for its turn on a queue with a single active one is served as
+				// little, and another connection changes nothing: therefore the growing patience.
+				s.starved++
+				err := &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: errStarved}
+				session.wire.abort(err) // the next connection is to any node
+				return err
 			}
 		case <-again.C:
 			s.reassert(session)
@@ -270,19 +279,33 @@ func (s *subscriber) ending(session *session, sub *subscription) error {
 	}
 }
 
-// forgotten reports whether the broker says that the queue has no consumer, or is not
-// there: a queue that is deleted while it has no leader does not tell its consumers. The
-// consumers of others on it hide that ours is gone; they serve it.
-func (s *subscriber) forgotten(session *session) bool {
-	consumers := 1
+// mostStarved bounds the patience with a queue that has messages and delivers none: at most
+// 64 checks.
+const mostStarved = 5
+
+func inARow(n int, again bool) int {
+	if again {
+		return n + 1
+	}
+	return 0
+}
+
+// look asks the broker how many consumers the queue has, and how many messages that it could
+// deliver. None when the queue is not there: one that is deleted while it has no leader does
+// not tell its consumers. The consumers of others on it hide that ours is gone; they serve it.
+func (s *subscriber) look(session *session) (consumers, messages int) {
+	consumers = 1
 	err := session.aside(fmt.Sprintf("look at queue %q", s.queue()), func(ch *amqp.Channel) error {
 		q, err := ch.QueueDeclarePassive(s.queue(), true, false, false, false, nil)
 		if err == nil {
-			consumers = q.Consumers
+			consumers, messages = q.Consumers, q.Messages
 		}
 		return err
 	})
-	return consumers == 0 || replyCode(err) == replyNotFound
+	if replyCode(err) == replyNotFound {
+		consumers = 0
+	}
+	return consumers, messages
 }
 
 // reassert heals bindings that were removed while the subscription went on.

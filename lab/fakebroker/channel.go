@@ -87,11 +87,14 @@ func (ch *Channel) method(class, method uint16, r *reader) {
 		}
 	case 50<<16 | 10: // queue.declare
 		r.short()
-		queue, consumers := r.shorttext(), 1
+		queue, messages, consumers := r.shorttext(), 0, 1
+		if f := ch.server.script.Messages; f != nil {
+			messages = f(queue)
+		}
 		if f := ch.server.script.Consumers; f != nil {
 			consumers = f(queue)
 		}
-		ch.Send(Method(ch.number, 50, 11, ShortText(queue), Long(0), Long(uint32(consumers))))
+		ch.Send(Method(ch.number, 50, 11, ShortText(queue), Long(uint32(messages)), Long(uint32(consumers))))
 	case 60<<16 | 20: // basic.consume
 		ch.consume(r)
 	case 60<<16 | 30: // basic.cancel

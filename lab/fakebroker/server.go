@@ -32,6 +32,8 @@ type Script struct {
 	Consumed func(ch *Channel, queue, consumer string)
 	// Consumers is how many consumers a queue is said to have; nil: one.
 	Consumers func(queue string) int
+	// Messages is how many messages a queue is said to have; nil: none.
+	Messages func(queue string) int
 	// Acked is called for every acknowledgement.
 	Acked func(ch *Channel, tag uint64, multiple bool)
 	// Instead, when it returns true, has dealt with a method of the client, which the

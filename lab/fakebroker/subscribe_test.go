@@ -324,3 +324,54 @@ func TestF48_AQueueThatIsGoneIsSubscribedToAnew(t *testing.T) {
 		t.Errorf("it subscribed again after %d answers", n)
 	}
 }
+
+// TestF48_ANodeThatDeliversNothingIsLeft: a node whose copy of a queue is stuck answers, keeps the
+// subscription and delivers nothing of what the queue holds. The subscriber connects anew, with
+// growing patience; one with a message in hand is left alone, and so is one whose queue is empty.
+func TestF48_ANodeThatDeliversNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	const recheck = 30 * time.Millisecond
+	var asked, waiting atomic.Int32
+	waiting.Store(7)
+	subscribed, at := make(chan *fakebroker.Channel, 10), make(chan int32, 10)
+	server := fakebroker.New(t, fakebroker.Script{
+		Messages: func(string) int { asked.Add(1); return int(waiting.Load()) },
+		Consumed: func(ch *fakebroker.Channel, _, consumer string) {
+			at <- asked.Load()
+			if ch.Conn.Number() == 3 {
+				ch.Deliver(consumer, 1, false, plain("at-last"))
+			}
+			subscribed <- ch
+		},
+	})
+	deliveries, links, stop := receive(t, rabbitmq.Broker(server.URL(), rabbitmq.Recheck(recheck)))
+	for i, want := range []int32{0, 2, 2 + 4} {
+		if n := next(t, "a connection", subscribed).Conn.Number(); n != i+1 {
+			t.Errorf("subscription %d is on connection %d", i+1, n)
+		}
+		if n := next(t, "its checks", at); n != want {
+			t.Errorf("it left node %d after %d checks in all, want %d", i, n, want)
+		}
+	}
+	d := next(t, "a delivery", deliveries)
+	awaitChecks := func() {
+		for end := asked.Load() + 5; asked.Load() < end; {
+			time.Sleep(recheck)
+		}
+	}
+	awaitChecks() // with a message in hand
+	waiting.Store(0)
+	d.Ack()
+	awaitChecks() // with nothing to deliver
+	stop()
+	if len(subscribed) != 0 {
+		t.Error("it left a node that it had no reason to leave")
+	}
+	reasons := ""
+	for len(links) > 0 {
+		reasons += (<-links).Reason + ";"
+	}
+	if !strings.Contains(reasons, "this node delivers none") {
+		t.Errorf("the reasons are %q", reasons)
+	}
+}
