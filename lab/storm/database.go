@@ -85,15 +85,17 @@ func (p *pair) follow(ctx context.Context) error {
 	return primary.Synchronous(ctx, true)
 }
 
-// roll restarts the standby and then the primary: an upgrade of the databases.
+// roll restarts the standby and then the primary: an upgrade of the databases. The primary waits
+// for its standby, which would not find the log any more that it lacks.
 func (p *pair) roll(ctx context.Context) error {
 	primary, standby := p.now()
-	for _, server := range []*servers.PostgresServer{standby, primary} {
-		if err := errors.Join(server.Stop(ctx), startServer(ctx, server)); err != nil {
-			return err
-		}
+	if err := errors.Join(standby.Stop(ctx), startServer(ctx, standby)); err != nil {
+		return err
 	}
-	return nil
+	if err := primary.Synchronous(ctx, true); err != nil {
+		return err
+	}
+	return errors.Join(primary.Stop(ctx), startServer(ctx, primary))
 }
 
 func (p *pair) close() error {
