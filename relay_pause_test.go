@@ -10,6 +10,25 @@ import (
 	"github.com/outlastmq/outlast/memory"
 )
 
+// running is one more relay, whose health can be looked at, until stop.
+func (g *relayRig) running(conf outlast.RelayConfig) (relay *outlast.Relay, stop func()) {
+	g.t.Helper()
+	conf.Source, conf.Store, conf.Broker = "shop", g.store, g.broker
+	relay, err := outlast.NewRelay(conf)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	done := make(chan error)
+	ctx, cancel := context.WithCancel(g.t.Context())
+	go func() { done <- relay.Run(ctx) }()
+	return relay, func() {
+		cancel()
+		if err := <-done; err != nil {
+			g.t.Error(err)
+		}
+	}
+}
+
 func (g *relayRig) setPaused(paused bool) {
 	g.t.Helper()
 	if err := g.store.Operator().SetPaused(g.t.Context(), outlast.RelaySwitch, paused, outlast.Action{Who: "ann", Reason: "the broker moves"}); err != nil {
@@ -124,16 +143,10 @@ func TestRelayPause(t *testing.T) {
 	// relay` would give up by this.
 	run("one_with_a_backlog_is_not_stuck", func(t *testing.T) {
 		g := newRelayRig(t)
-		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: "shop", Store: g.store, Broker: g.broker, InFlight: 16, Buffer: 64})
-		if err != nil {
-			t.Fatal(err)
-		}
 		g.bind("sink", "a.b.v1")
 		g.publishKeys("a.b.v1", 10, 20_000)
 		g.store.Inject(memory.Slow(memory.RoleRelay, 500*time.Millisecond))
-		done := make(chan error)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { done <- relay.Run(ctx) }()
+		relay, stop := g.running(outlast.RelayConfig{InFlight: 16, Buffer: 64})
 		time.Sleep(noticed)
 		g.setPaused(true)
 		time.Sleep(time.Hour)
@@ -143,22 +156,13 @@ func TestRelayPause(t *testing.T) {
 		if h := relay.Health(); !h.Paused || h.Buffered != 0 || time.Since(h.Progress) > time.Minute {
 			t.Errorf("it has %d in hand, progress %v ago: %+v", h.Buffered, time.Since(h.Progress), h)
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 	})
 	// Nor is one whose last reading before the pause failed: nobody reads again while it
 	// holds no slots, so that it never hears that nothing waits.
 	run("one_that_could_not_read_is_not_stuck", func(t *testing.T) {
 		g := newRelayRig(t)
-		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: "shop", Store: g.store, Broker: g.broker})
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { done <- relay.Run(ctx) }()
+		relay, stop := g.running(outlast.RelayConfig{})
 		time.Sleep(time.Second)
 		g.store.Inject(memory.FailNext(memory.RoleRelay, 1_000_000))
 		time.Sleep(time.Minute)
@@ -170,20 +174,11 @@ func TestRelayPause(t *testing.T) {
 		if h := relay.Health(); !h.Paused || h.Slots != 0 || time.Since(h.Progress) > time.Minute {
 			t.Errorf("its progress was %v ago: %+v", time.Since(h.Progress), h)
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 	})
 	run("its_health_tells_of_it", func(t *testing.T) {
 		g := newRelayRig(t)
-		relay, err := outlast.NewRelay(outlast.RelayConfig{Source: "shop", Store: g.store, Broker: g.broker})
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { done <- relay.Run(ctx) }()
+		relay, stop := g.running(outlast.RelayConfig{})
 		time.Sleep(noticed)
 		if h := relay.Health(); h.Paused || h.Slots != 256 {
 			t.Errorf("before: %+v", h)
@@ -200,9 +195,6 @@ func TestRelayPause(t *testing.T) {
 		if h := relay.Health(); h.Paused || h.Slots != 256 {
 			t.Errorf("afterwards: %+v", h)
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 	})
 }

@@ -61,14 +61,7 @@ func wakeRig(t *testing.T) (store *memory.Store, slow *slowPicks, s *outlast.Ser
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := runService(t, s)
-	t.Cleanup(func() {
-		if err := stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	time.Sleep(time.Minute)
-	synctest.Wait()
+	idleFor(t, s, time.Minute)
 	return store, slow, s, sent
 }
 

@@ -52,6 +52,18 @@ func runService(t *testing.T, s *outlast.Service) (stop func() error) {
 	}
 }
 
+// idleFor runs a service until the test ends, and returns when it has had nothing to do for d.
+func idleFor(t *testing.T, s *outlast.Service, d time.Duration) {
+	stop := runService(t, s)
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func publish(t *testing.T, store *memory.Store, outbox *outlast.Outbox, msgs ...outlast.Message) {
 	t.Helper()
 	tx := store.Begin()

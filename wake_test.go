@@ -82,14 +82,7 @@ func listening(t *testing.T, store *wakeable, interval time.Duration) (s *outlas
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := runService(t, s)
-	t.Cleanup(func() {
-		if err := stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	time.Sleep(time.Minute)
-	synctest.Wait()
+	idleFor(t, s, time.Minute)
 	return s, sent, log
 }
 

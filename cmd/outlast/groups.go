@@ -49,7 +49,8 @@ type knownGroup struct {
 	Group  string `json:"group"`
 	Paused bool   `json:"paused"`
 	// Instances are those that have not ended in good order: they run, or were killed a
-	// while ago (the record stays for ten minutes while others run). Quiet is the time since the last sign of life of any of them.
+	// while ago (the record stays for ten minutes while others run). Quiet is the time since
+	// the last sign of life of any of them.
 	Instances int            `json:"instances"`
 	Quiet     *time.Duration `json:"quiet_ns,omitempty"`
 	Waiting   int            `json:"waiting"`

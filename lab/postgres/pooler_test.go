@@ -18,19 +18,7 @@ import (
 // and nothing may depend on a session. Many connections share few of the server's.
 func TestF19_APoolerIsNoticed(t *testing.T) {
 	t.Parallel()
-	if why := servers.LacksBouncer(); why != "" {
-		t.Fatal(why)
-	}
-	ctx := t.Context()
-	server, err := servers.Postgres(ctx, servers.PostgresConfig{NoSync: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, server.Close()) })
-	pooler, err := servers.PgBouncer(ctx, server, servers.Host{})
-	must(t, err)
-	t.Cleanup(func() { must(t, pooler.Close()) })
-
-	direct := postgres.Store(openURL(t, server.URL()))
-	must(t, direct.Migrations().Up(ctx, 0))
+	_, pooler := pooled(t)
 	t.Run("by itself", func(t *testing.T) { shareFew(t, openURL(t, pooler.URL())) })
 	t.Run("with prepared statements", func(t *testing.T) {
 		if version := keepStatements(t, pooler.URL()); version != "" {
@@ -39,11 +27,28 @@ func TestF19_APoolerIsNoticed(t *testing.T) {
 		db := openURL(t, pooler.URL(), postgres.ExecMode(pgx.QueryExecModeCacheStatement))
 		shareFew(t, db)
 		var prepared int
-		must(t, db.QueryRowContext(ctx, "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'PGBOUNCER%'", pgx.QueryExecModeSimpleProtocol).Scan(&prepared))
+		must(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'PGBOUNCER%'", pgx.QueryExecModeSimpleProtocol).Scan(&prepared))
 		if prepared == 0 {
 			t.Error("the pooler prepared nothing: the mode, or the pooler's setting, is not what it says")
 		}
 	})
+}
+
+// pooled is a database of a server of its own, with the tables, and a pooler before it.
+func pooled(t *testing.T) (direct *sql.DB, pooler *servers.Bouncer) {
+	t.Helper()
+	if why := servers.LacksBouncer(); why != "" {
+		t.Fatal(why)
+	}
+	server, err := servers.Postgres(t.Context(), servers.PostgresConfig{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, server.Close()) })
+	pooler, err = servers.PgBouncer(t.Context(), server, servers.Host{})
+	must(t, err)
+	t.Cleanup(func() { must(t, pooler.Close()) })
+	direct = openURL(t, server.URL())
+	must(t, postgres.Store(direct).Migrations().Up(t.Context(), 0))
+	return direct, pooler
 }
 
 // keepStatements has a pooler keep prepared statements, or returns its version when it is

@@ -329,18 +329,8 @@ func plainPool(t *testing.T, address string) *sql.DB {
 // relay behind it says so once and sweeps; producers behind it wake a relay that is not.
 func TestF19_WakeUpsAndAPooler(t *testing.T) {
 	t.Parallel()
-	if why := servers.LacksBouncer(); why != "" {
-		t.Fatal(why)
-	}
-	ctx := t.Context()
-	server, err := servers.Postgres(ctx, servers.PostgresConfig{NoSync: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, server.Close()) })
-	pooler, err := servers.PgBouncer(ctx, server, servers.Host{})
-	must(t, err)
-	t.Cleanup(func() { must(t, pooler.Close()) })
-	direct, behind := openURL(t, server.URL()), openURL(t, pooler.URL())
-	must(t, postgres.Store(direct).Migrations().Up(ctx, 0))
+	direct, pooler := pooled(t)
+	behind := openURL(t, pooler.URL())
 
 	t.Run("a relay behind it", func(t *testing.T) {
 		g, l := listen(t, postgres.Store(behind))

@@ -14,17 +14,22 @@ const startLimit = 90 * time.Second
 // the others after a partition ("Faking nodedown/nodeup" is the last line of its log), and
 // whatever changes a binding or an exchange hangs with it (seed 5).
 func (s *stage) insisting(f func(context.Context) error) func(context.Context) error {
+	return patiently(f, s.restartHung)
+}
+
+// patiently calls f, and help besides whenever it has failed for startLimit.
+func patiently(f, help func(context.Context) error) func(context.Context) error {
 	var since time.Time
 	return func(ctx context.Context) error {
 		err := f(ctx)
 		switch {
 		case err == nil:
-			return nil
+			since = time.Time{}
 		case since.IsZero():
 			since = time.Now()
 		case time.Since(since) > startLimit:
 			since = time.Time{}
-			return errors.Join(err, s.restartHung(ctx))
+			return errors.Join(err, help(ctx))
 		}
 		return err
 	}
