@@ -82,7 +82,7 @@ type slab[T any] struct {
 	n      int32
 }
 
-const chunk = 1 << 12
+const chunk = 1 << 7
 
 // add returns the index of a new item, from 1.
 func (s *slab[T]) add() int32 {
