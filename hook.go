@@ -33,7 +33,8 @@ type HookRoute interface {
 	OnRoute(route Route, open bool, reason string)
 }
 
-// HookLink is told of every change of a connection; what is "relay" or a queue's name.
+// HookLink is told of every change of a connection; what is "relay", a queue's name,
+// or [WakeUpsLink] for a relay that is to listen.
 type HookLink interface {
 	OnLink(what string, link Link)
 }

@@ -23,6 +23,9 @@ type WakeListener interface {
 	Listen(ctx context.Context, heard func()) error
 }
 
+// WakeUpsLink is the connection on which a relay listens, to a [HookLink].
+const WakeUpsLink = "wake-ups"
+
 const wakeUpsRule = "false, or the store one that carries wake-ups: postgres"
 
 const (
@@ -37,24 +40,38 @@ func (r *Relay) listen(ctx context.Context) {
 	if !ok || !r.conf.WakeUps {
 		return
 	}
-	told := false // that nothing is heard
+	var told LinkState
+	// changed tells hooks of a change, and reports whether it is one.
+	changed := func(state LinkState, reason error) bool {
+		if told == state {
+			return false
+		}
+		told = state
+		link := Link{State: state, Since: time.Now()}
+		if reason != nil {
+			link.Reason = CleanErrorText(reason.Error())
+		}
+		eachHook(&r.hooks, func(h HookLink) { h.OnLink(WakeUpsLink, link) })
+		return true
+	}
 	for tries := 0; ; tries++ {
-		began, heard := time.Now(), false
+		began := time.Now()
 		err := from.Listen(ctx, func() {
-			if !heard {
-				heard, told = true, false
+			if changed(LinkUp, nil) {
 				r.conf.Logger.Info("listening for wake-ups of other processes")
 			}
 			r.Wake()
 		})
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
+		}
+		heard := told == LinkUp
+		news := changed(LinkDown, err)
+		switch {
 		case CodeOf(err) == CodeInvalid:
 			r.conf.Logger.Warn("no wake-ups of other processes can be heard here; sweeps go on by the interval", "error", err)
 			return
-		case !told:
-			told = true
+		case news:
 			r.conf.Logger.Warn("wake-ups of other processes are not heard now; sweeps go on by the interval", "error", err)
 		}
 		if heard && time.Since(began) > lastRelisten {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,14 @@ type wakeable struct {
 	notified atomic.Int32
 	takes    time.Duration // a Notify
 	fails    atomic.Bool
+
+	links []string // what the hook was told of the listener's connection
+}
+
+func (s *wakeable) OnLink(what string, l outlast.Link) {
+	if what == outlast.WakeUpsLink {
+		s.links = append(s.links, strings.TrimSpace(string(l.State)+" "+l.Reason))
+	}
 }
 
 func newWakeable() *wakeable {
@@ -77,7 +86,7 @@ func listening(t *testing.T, store *wakeable, interval time.Duration) (s *outlas
 	}
 	s, err := outlast.NewService(outlast.ServiceConfig{Name: "orders", Store: store, Broker: broker,
 		Relay:  outlast.RelayConfig{Interval: interval, WakeUps: true},
-		Hooks:  []outlast.Hook{publishedAt(func(time.Time) { sent.Add(1) })},
+		Hooks:  []outlast.Hook{publishedAt(func(time.Time) { sent.Add(1) }), store},
 		Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +163,9 @@ func TestALostListenerComesBack(t *testing.T) {
 		if n := strings.Count(log.String(), "listening for wake-ups"); n != 2 {
 			t.Errorf("told %d times that it listens, want 2", n)
 		}
+		if want := []string{"up", "down listen: unavailable", "up"}; !slices.Equal(store.links, want) {
+			t.Errorf("the hook was told %q, want %q", store.links, want)
+		}
 	})
 }
 
@@ -186,6 +198,9 @@ func TestAPoolerIsToldOfOnce(t *testing.T) {
 		synctest.Wait()
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || store.listens.Load() != 1 || sent.Load() != 1 {
 			t.Errorf("%d warnings, listened %d times, sent %d:\n%s", n, store.listens.Load(), sent.Load(), log)
+		}
+		if want := []string{"down listen: invalid"}; !slices.Equal(store.links, want) {
+			t.Errorf("the hook was told %q, want %q", store.links, want)
 		}
 	})
 }

@@ -61,7 +61,7 @@ var (
 	closedRoutes = Instrument{"outlast.relay.closed_routes", gauge, "{route}", nil,
 		"Routes that take nothing now: no queue is bound, or it refuses."}
 	linkUp = Instrument{"outlast.link.up", gauge, "{connection}", []string{"link"},
-		"1 while a connection works: link is relay, or the name of a queue that this process is to serve."}
+		"1 while a connection works: link is relay, the name of a queue that this process is to serve, or wake-ups (of a relay that is to listen; without it, it sweeps)."}
 	linkBlocked = Instrument{"outlast.link.blocked", gauge, "{connection}", []string{"link"},
 		"1 while the broker is connected and takes no messages."}
 	certificateExpiry = Instrument{"outlast.link.certificate.expiry.timestamp", gauge, "s", []string{"link"},

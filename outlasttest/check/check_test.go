@@ -299,6 +299,35 @@ func TestALeaseEndsByItsLastRenewal(t *testing.T) {
 	}
 }
 
+// A renewal that commits while its owner gives up waiting for the answer is in no history. After
+// the clock was set back it ends sooner than the last one that was told of, and who takes the lease
+// then took it from nobody (chaos, seed 9 on 56f5a9d: a commit that waited for the standby).
+func TestALeaseMayHaveBeenRenewedWithoutAWord(t *testing.T) {
+	t.Parallel()
+	renewed := history.Event{E: history.Lease, Scope: scope, Owner: owner1, O: "renewed", At: 20_000_000, Exp: 31_000_000}
+	lost := history.Event{E: history.Lease, Scope: scope, Owner: owner1, O: "lost", Slots: []history.SlotEpoch{{1, 1}}}
+	for name, c := range map[string]struct {
+		told []history.Event
+		at   int64
+		want check.State
+	}{
+		"lost, and the clock set back":  {[]history.Event{renewed, lost}, 2_000_000, check.Holds},
+		"the clock set back":            {[]history.Event{renewed}, 2_000_000, check.Holds},
+		"lost, and the clock as it was": {[]history.Event{renewed, lost}, 25_000_000, check.Violated},
+		"the clock as it was":           {[]history.Event{renewed}, 25_000_000, check.Violated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := good().after(t, history.Mark, messageID(3), "orders", c.told...).
+				before(t, history.Quiesce, "", "late",
+					history.Event{E: history.Lease, Scope: scope, Owner: owner2, O: "gained", At: c.at, Exp: 99_000_000, Slots: []history.SlotEpoch{{1, 2}}})
+			if v := s.check(t).Verdict("I9"); v.State != c.want {
+				t.Errorf("%s (%s), want %s: %+v", v.State, v.Note, c.want, v.Examples)
+			}
+		})
+	}
+}
+
 // What an operator took away is away until he brings it back, whatever a consumer says; and
 // what may have been in a deleted queue is not missing.
 func TestF85_WhatAnOperatorTookAwayIsNotMissing(t *testing.T) {

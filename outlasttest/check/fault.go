@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/outlasttest/history"
 )
 
@@ -76,6 +77,9 @@ func (c *checker) fault(e *history.Entry) {
 }
 
 func (c *checker) link(e *history.Entry) {
+	if e.Name == outlast.WakeUpsLink {
+		return // nothing waits for it
+	}
 	key := linkOf{e.Process, e.Name}
 	l := c.faults.links[key]
 	if l == nil {

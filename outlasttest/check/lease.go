@@ -33,8 +33,8 @@ type ownerOf struct{ scope, owner string }
 type held struct {
 	owner string
 	epoch int64
-	over  bool  // released: nobody need wait for its end
-	end   int64 // of a lease that was lost, by what was known then; 0: its owner's record counts
+	over  bool   // released: nobody need wait for its end
+	lost  record // of a lease that was lost, by what was known then; zero: its owner's record counts
 }
 
 func newLeases() leases {
@@ -63,7 +63,7 @@ func (c *checker) lease(e *history.Entry) {
 			case e.O == "released":
 				h.over = true
 			case !h.over:
-				h.end, expired = l.owners[who].end, true // what the owner gets later is another lease
+				h.lost, expired = l.owners[who], true // what the owner gets later is another lease
 			}
 		}
 		if expired {
@@ -88,16 +88,16 @@ func (c *checker) gained(e *history.Entry, at slotOf, epoch int64) {
 	case epoch == h.epoch && e.Owner != h.owner:
 		c.violated(9, x, "slot %d of %s has two owners under epoch %d: %s and %s", at.slot, at.scope, epoch, h.owner, e.Owner)
 	case epoch > h.epoch && e.Owner != h.owner && !h.over && e.At != 0:
-		if h.end == 0 { // nobody told that it was lost: its owner is dead, or does not know yet
+		before := h.lost
+		if before.end == 0 { // nobody told that it was lost: its owner is dead, or does not know yet
 			c.rare[rareLease]++
+			before = l.owners[ownerOf{at.scope, h.owner}]
 		}
-		end := h.end
-		if end == 0 {
-			end = l.owners[ownerOf{at.scope, h.owner}].end
-		}
-		if end > e.At {
+		// Since the clock was set back, a renewal may have committed that its owner never heard of,
+		// with an earlier end than the one that is known.
+		if setBack := e.At < before.at; !setBack && before.end > e.At {
 			c.violated(9, x, "%s took slot %d of %s at %s by the database's clock, while %s had it until %s",
-				e.Owner, at.slot, at.scope, clock(e.At*1000), h.owner, clock(end*1000))
+				e.Owner, at.slot, at.scope, clock(e.At*1000), h.owner, clock(before.end*1000))
 		}
 	}
 	if epoch >= h.epoch {
