@@ -29,6 +29,7 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "F64_a_process_that_lives_takes_the_suspicion_of_a_retry_back", testReleasedRetries)
 	bubble(t, "F64_a_failed_commit_speaks_for_the_message", testSuspectCommits)
 	bubble(t, "F64_a_suspicion_of_unknown_end_is_not_taken_back_twice", testUnknownUnsuspect)
+	bubble(t, "F63_retries_no_faster_than_the_database_recovers", testTroubledRetries)
 	bubble(t, "goes_on_when_the_database_swallows_an_answer", testSilence)
 	bubble(t, "waits_for_a_handler_however_long_it_takes", testLongHandler)
 	bubble(t, "does_not_suspect_retries_that_it_has_survived", testSurvivedRetries)
@@ -274,6 +275,76 @@ func (t noCommitsTx) Commit(ctx context.Context) error {
 		return &outlast.Error{Op: "commit", Code: outlast.CodeUnavailable}
 	}
 	return t.InboxTx.Commit(ctx)
+}
+
+func (x noCommitsInbox) BeginRetry(ctx context.Context, group string, types []string) (outlast.RetryTx, time.Duration, error) {
+	tx, next, err := x.InboxStore.BeginRetry(ctx, group, types)
+	if tx != nil {
+		tx = noCommitsRetry{tx, x.s}
+	}
+	return tx, next, err
+}
+
+type noCommitsRetry struct {
+	outlast.RetryTx
+	s *noCommits
+}
+
+func (t noCommitsRetry) Commit(ctx context.Context) error {
+	if t.s.down.Load() {
+		time.Sleep(time.Millisecond) // of a round trip
+		t.Rollback()
+		return &outlast.Error{Op: "commit", Code: outlast.CodeUnavailable}
+	}
+	return t.RetryTx.Commit(ctx)
+}
+
+// A database that lets messages be claimed and then takes nothing, as one without space
+// on its disk, is not asked for the same again and again, and handlers do not run as fast as
+// it refuses (chaos, seed 10 on 56f5a9d: 158 times in a second and a half).
+func testTroubledRetries(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Workers: 4})
+	store := &noCommits{Store: r.store}
+	r.conf.Store = store
+	var transient atomic.Bool
+	var tries atomic.Int32
+	r.onOrder(func(ctx context.Context, tx outlast.Tx, m outlast.Received[order]) error {
+		switch {
+		case tries.Add(1) <= 2:
+			return errors.New("not at first")
+		case transient.Load():
+			return &outlast.Error{Op: "update", Code: outlast.CodeUnavailable}
+		}
+		return r.record(ctx, tx, m)
+	})
+	defer r.start()()
+	r.send(orders("a", 1, 1)...)
+	r.send(orders("b", 1, 1)...)
+	synctest.Wait()
+	if len(r.waiting()) != 2 {
+		t.Fatalf("%d wait", len(r.waiting()))
+	}
+	store.down.Store(true)
+	during := func(d time.Duration) int32 {
+		before := tries.Load()
+		time.Sleep(d)
+		return tries.Load() - before
+	}
+	if n := during(time.Minute); n < 10 || n > 60 {
+		t.Errorf("%d tries in a minute in which nothing could be committed", n)
+	}
+	store.down.Store(false)
+	transient.Store(true)
+	time.Sleep(10 * time.Second)
+	if n := during(time.Minute); n < 5 || n > 60 {
+		t.Errorf("%d tries in a minute in which the handler met the trouble", n)
+	}
+	transient.Store(false)
+	time.Sleep(10 * time.Second)
+	if got := r.seen(); len(got) != 2 {
+		t.Errorf("effects %q", got)
+	}
+	r.empty()
 }
 
 // The handler of a suspect has returned, and only its commit fails: should the process

@@ -30,6 +30,9 @@ func (l *retryLoop) retry(ctx context.Context, cl *claimed) {
 		sleep(ctx, time.Second, l.r.stop.Done())
 	} else if l.r.work.Err() == nil {
 		l.r.c.noteStore(partWork, err)
+		if err != nil {
+			l.troubled()
+		}
 	}
 }
 
@@ -60,6 +63,7 @@ func (l *retryLoop) step(ctx context.Context, cl *claimed) error {
 	case tryOK:
 		err := l.done(ctx, cl, Handled{Result: HandledOK, Attempt: cl.w.Attempts + 1, Duration: time.Since(began)})
 		if err == nil {
+			l.untroubled()
 			l.r.gate.available()
 			l.r.afterCommit(end.published)
 		} else if ctx.Err() == nil && !l.r.c.storeTrouble(err) {
@@ -67,7 +71,8 @@ func (l *retryLoop) step(ctx context.Context, cl *claimed) error {
 		}
 		return err
 	case tryTransient:
-		f = l.r.c.postpone(m, h, WaitUnavailable, l.r.c.conf.Retry.backoff(1), end.err)
+		l.troubled()
+		f = l.r.c.postponeTroubled(m, h, end.err)
 	default:
 		f = l.r.decide(m, h, end.err)
 	}
