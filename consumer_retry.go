@@ -25,8 +25,8 @@ type retryLoop struct {
 
 	kept map[messageID]keptFate // guarded by mu
 
-	// Tries in a row that ended in trouble of the database; while it has some, what is due
-	// is claimed no sooner than resume, so that handlers do not run as fast as it refuses.
+	// Tries in a row that ended in trouble of the database. After each nothing is claimed
+	// before resume: what cannot be recorded stays due, and would be claimed at once.
 	troubles int       // guarded by mu
 	resume   time.Time // guarded by mu
 
@@ -93,7 +93,7 @@ func (l *retryLoop) troubled() {
 func (l *retryLoop) untroubled() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.troubles, l.resume = 0, time.Time{}
+	l.troubles = 0
 }
 
 // hold waits while the database has trouble, whatever comes due.
