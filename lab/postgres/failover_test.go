@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -79,6 +80,91 @@ func TestF07_AFailoverThatLosesCommits(t *testing.T) {
 	if n := said.count(`level=WARN msg="the database was set back`); n != 1 {
 		t.Errorf("the relay says %d times that the database was set back, want once:\n%s", n, said)
 	}
+}
+
+// TestF07_WhatOnlyThePrimaryHasIsNotSent: the producer gives up waiting for the standby, and
+// the primary shows the row all the same, although a failover would lose it. Nothing
+// of it leaves until the standby has it; and a mark that is seen that way acknowledges nothing.
+func TestF07_WhatOnlyThePrimaryHasIsNotSent(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	primary, err := servers.Postgres(ctx, servers.PostgresConfig{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, primary.Close()) })
+	database, err := primary.NewDatabase(ctx)
+	must(t, err)
+	db := openURL(t, database)
+	must(t, postgres.Store(db).Migrations().Up(ctx, 0))
+	standby, err := primary.Standby(ctx, servers.PostgresConfig{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, standby.Close()) })
+	must(t, primary.Synchronous(ctx, true))
+	store := postgres.Store(db)
+	broker := memory.NewBroker()
+	must(t, broker.Topology().Apply(ctx, outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}},
+		Groups: []outlast.GroupTopology{{Group: "reader", Partitions: 1, Bindings: []outlast.Binding{{Exchange: outlast.EventExchange, Type: "order.placed.v1"}}}}}))
+	outbox := outlast.NewOutbox(store)
+	publish := func(patience time.Duration) error {
+		tx, err := db.BeginTx(ctx, nil)
+		must(t, err)
+		must(t, outbox.Publish(ctx, tx, orderPlaced.Message(placed{"7"})))
+		if patience == 0 {
+			return tx.Commit()
+		}
+		hurried, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		_, err = tx.ExecContext(hurried, "COMMIT") // database/sql waits for its own without end
+		_ = tx.Rollback()
+		return err
+	}
+	arrived := func() int {
+		d, err := broker.Topology().Depth(ctx, "reader.0")
+		must(t, err)
+		return d.Messages
+	}
+	serve(t, outlast.ServiceConfig{Name: "orders", Store: store, Broker: broker,
+		Relay: outlast.RelayConfig{LeaseTTL: 5 * time.Minute, Interval: 50 * time.Millisecond}})
+	must(t, publish(0))
+	eventually(t, "the relay works", func() bool { return arrived() == 1 && number(t, db, "SELECT count(*) FROM outlast_outbox") == 0 })
+
+	mark := outlast.Mark{Source: "orders", ID: "1", Hash: 1}
+	begin := func(patience time.Duration) (outlast.InboxTx, error) {
+		hurried, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return store.Inbox().Begin(hurried, "billing", []outlast.Mark{mark})
+	}
+	tx, err := begin(time.Minute)
+	must(t, err)
+	must(t, standby.Pause())
+	hurried, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	if err := tx.Commit(hurried); outlast.CodeOf(err) != outlast.CodeUnknown {
+		t.Fatalf("a commit without the standby: %v", err)
+	}
+	if err := publish(300 * time.Millisecond); err == nil {
+		t.Fatal("a commit without the standby succeeded")
+	}
+	eventually(t, "the primary shows both", func() bool {
+		return number(t, db, "SELECT (SELECT count(*) FROM outlast_outbox) + (SELECT count(*) FROM outlast_inbox)") == 2
+	})
+	for range 3 {
+		if tx, err := begin(time.Second); err == nil {
+			t.Errorf("what only the primary has is told as %v", tx.States())
+			tx.Rollback()
+		}
+	}
+	time.Sleep(time.Second) // twenty intervals
+	if n := arrived(); n != 1 {
+		t.Errorf("%d messages arrived, want the first alone", n)
+	}
+	must(t, standby.Continue())
+	eventually(t, "it is sent when the standby has it", func() bool { return arrived() == 2 })
+	tx, err = begin(time.Minute)
+	must(t, err)
+	if got := tx.States()[0]; got != outlast.SeenHandled {
+		t.Errorf("with the standby, the mark is told as %v", got)
+	}
+	tx.Rollback()
 }
 
 // warnings is a log that a test reads while it is written.
