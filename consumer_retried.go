@@ -30,6 +30,9 @@ func (l *retryLoop) retry(ctx context.Context, cl *claimed) {
 		sleep(ctx, time.Second, l.r.stop.Done())
 	} else if l.r.work.Err() == nil {
 		l.r.c.noteStore(partWork, err)
+		if err != nil {
+			l.troubled()
+		}
 	}
 }
 
@@ -60,14 +63,16 @@ func (l *retryLoop) step(ctx context.Context, cl *claimed) error {
 	case tryOK:
 		err := l.done(ctx, cl, Handled{Result: HandledOK, Attempt: cl.w.Attempts + 1, Duration: time.Since(began)})
 		if err == nil {
+			l.untroubled()
 			l.r.gate.available()
 			l.r.afterCommit(end.published)
-		} else if ctx.Err() == nil && !l.r.c.storeTrouble(err) {
-			l.keep(cl.w, l.r.decide(m, h, err)) // a deferred constraint, or a swallowed SQL error
+		} else if ctx.Err() == nil {
+			l.keepFailed(cl.w, h, err)
 		}
 		return err
 	case tryTransient:
-		f = l.r.c.postpone(m, h, "unavailable", l.r.c.conf.Retry.backoff(1), end.err)
+		l.troubled()
+		f = l.r.c.postponeTroubled(m, h, end.err)
 	default:
 		f = l.r.decide(m, h, end.err)
 	}
@@ -127,6 +132,18 @@ func (l *retryLoop) report(cl *claimed, end Handled) {
 	l.r.suspects.clear(messageID{cl.w.Message.Source, cl.w.Message.ID})
 	cl.trial.end(end)
 	eachHook(&l.r.c.hooks, func(hook HookHandled) { hook.OnHandled(end) })
+}
+
+// keepFailed keeps what becomes of a message whose effects could not be committed. It may be
+// this message alone that the database refuses: it waits, as one whose handler met the trouble.
+func (l *retryLoop) keepFailed(w *Waiting, h history, err error) {
+	switch {
+	case CodeOf(err) == CodeUnknown: // the row tells: gone, or due still
+	case l.r.c.storeTrouble(err):
+		l.keep(w, l.r.c.postponeTroubled(w.Message, h, err))
+	default: // a deferred constraint, or a swallowed SQL error
+		l.keep(w, l.r.decide(w.Message, h, err))
+	}
 }
 
 func (l *retryLoop) keep(w *Waiting, f fate) {

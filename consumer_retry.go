@@ -25,6 +25,11 @@ type retryLoop struct {
 
 	kept map[messageID]keptFate // guarded by mu
 
+	// Tries in a row that ended in trouble of the database. After each nothing is claimed
+	// before resume: what cannot be recorded stays due, and would be claimed at once.
+	troubles int       // guarded by mu
+	resume   time.Time // guarded by mu
+
 	// What follows belongs to the loop's goroutine.
 	alone bool // the last look found a suspect: the next is while nothing else runs
 	// Looks in a row that found something due and locked, nothing due, an error:
@@ -67,6 +72,37 @@ func (l *retryLoop) run(stop, work context.Context) {
 	defer l.runs.Wait()
 	for stop.Err() == nil {
 		l.sleep(stop, l.claim(stop, work))
+		l.hold(stop)
+	}
+}
+
+// troubled notes that a try ended in trouble of the database.
+func (l *retryLoop) troubled() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Before(l.resume) {
+		return // it was under way when another one met the same
+	}
+	pause := doubling(holdFirst, holdLongest, l.troubles)
+	l.resume = now.Add(pause/2 + jitter(pause/2))
+	l.troubles++
+}
+
+// untroubled notes that the database took a handler's effects.
+func (l *retryLoop) untroubled() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.troubles = 0
+}
+
+// hold waits while the database has trouble, whatever comes due.
+func (l *retryLoop) hold(stop context.Context) {
+	l.mu.Lock()
+	resume := l.resume
+	l.mu.Unlock()
+	if d := time.Until(resume); d > 0 {
+		sleep(stop, d, nil)
 	}
 }
 

@@ -198,7 +198,7 @@ func (r *consumerRun) again(t *task, err error) error {
 	if t.transient++; t.transient <= transientTries {
 		return errors.Join(errBusy, err)
 	}
-	f := r.c.postpone(t.m, history{}, "unavailable", time.Second+r.c.conf.Retry.backoff(1), err)
+	f := r.c.postponeTroubled(t.m, history{}, err)
 	t.fate = &f
 	return errAgain
 }

@@ -164,6 +164,12 @@ func (r *consumerRun) decide(m *Message, h history, err error) fate {
 	return r.c.postpone(m, h, "failed", r.c.conf.Retry.backoff(h.attempts), err)
 }
 
+// postponeTroubled makes a message wait that the database fails, at no cost of an attempt.
+// The pause does not grow, as nobody counts; a second keeps it from being tried all the time.
+func (c *Consumer) postponeTroubled(m *Message, h history, err error) fate {
+	return c.postpone(m, h, "unavailable", time.Second+c.conf.Retry.backoff(1), err)
+}
+
 // postpone makes the message wait.
 func (c *Consumer) postpone(m *Message, h history, reason string, wait time.Duration, err error) fate {
 	w := &Waiting{

@@ -15,16 +15,31 @@ import (
 type inbox struct{ *store }
 
 func (s inbox) Begin(ctx context.Context, group string, marks []outlast.Mark) (outlast.InboxTx, error) {
-	t, err := s.begin(ctx, "begin handling")
-	if err != nil {
-		return nil, err
-	}
-	tx := &inboxTx{handlerTx: t, group: group, marks: marks}
-	if err := tx.mark(ctx); err != nil {
+	for sure := 0; ; {
+		t, err := s.begin(ctx, "begin handling")
+		if err != nil {
+			return nil, err
+		}
+		tx := &inboxTx{handlerTx: t, group: group, marks: marks}
+		if err := tx.mark(ctx); err != nil {
+			t.Rollback()
+			return nil, s.fail("mark messages", err, false)
+		}
+		if !tx.waits || tx.known() <= sure {
+			return tx, nil
+		}
+		// A mark can be seen whose COMMIT the standby does not have: its wait was cancelled, or the
+		// server started again. The caller acknowledges what is known, and a failover must not undo it.
+		sure = tx.known()
 		t.Rollback()
-		return nil, s.fail("mark messages", err, false)
+		err = s.conn(ctx, "wait for the standby", false, func(c *pgx.Conn) error {
+			_, err := c.Exec(ctx, s.sql.Get("inbox_barrier"))
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return tx, nil
 }
 
 // inboxTx implements [outlast.InboxTx].
@@ -33,9 +48,20 @@ type inboxTx struct {
 	group  string
 	marks  []outlast.Mark
 	states []outlast.Seen
+	waits  bool // commits wait for a standby; known only when something was looked up
 }
 
 func (t *inboxTx) States() []outlast.Seen { return t.states }
+
+// known is how many messages others have marked.
+func (t *inboxTx) known() (n int) {
+	for _, seen := range t.states {
+		if seen != outlast.SeenNew && seen != outlast.SeenBehind {
+			n++
+		}
+	}
+	return n
+}
 
 type markKey struct{ source, id string }
 
@@ -134,7 +160,7 @@ func (t *inboxTx) lookOne(results pgx.BatchResults, m *outlast.Mark, fresh bool)
 	var state string
 	var hash int64
 	var behind bool
-	if err := results.QueryRow().Scan(&state, &hash, &behind); err != nil {
+	if err := results.QueryRow().Scan(&state, &hash, &behind, &t.waits); err != nil {
 		return err
 	}
 	t.states[0] = seenOf(fresh, state, hash == m.Hash, behind)
@@ -170,7 +196,7 @@ func (t *inboxTx) look(ctx context.Context, order []int, sources, ids, keys []st
 		var state string
 		var hash int64
 		var behind bool
-		if err := rows.Scan(&ord, &state, &hash, &behind); err != nil {
+		if err := rows.Scan(&ord, &state, &hash, &behind, &t.waits); err != nil {
 			return err
 		}
 		seen := &t.states[order[ord-1]]

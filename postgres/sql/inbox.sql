@@ -23,7 +23,8 @@ DELETE FROM {{t}}suspect WHERE grp = $1::text AND source = $2::text AND id = $3:
 -- name: marked_one
 -- A fresh statement, as marked.
 SELECT coalesce(i.state, ''), coalesce(i.hash, 0), $4::text <> '' AND EXISTS (
-    SELECT FROM {{t}}retry r WHERE r.grp = $1::text AND r.ordered AND r.ordering_key = $4::text)
+    SELECT FROM {{t}}retry r WHERE r.grp = $1::text AND r.ordered AND r.ordering_key = $4::text),
+    current_setting('synchronous_standby_names') <> ''
 FROM (VALUES (1)) m LEFT JOIN LATERAL (
     SELECT b.state, b.hash FROM {{t}}inbox b WHERE b.grp = $1::text AND b.source = $2::text AND b.id = $3::text LIMIT 1
 ) i ON true
@@ -31,11 +32,17 @@ FROM (VALUES (1)) m LEFT JOIN LATERAL (
 -- name: marked
 -- A fresh statement: it sees what the transactions that mark waited for have done.
 SELECT m.ord, coalesce(i.state, ''), coalesce(i.hash, 0), m.key <> '' AND EXISTS (
-    SELECT FROM {{t}}retry r WHERE r.grp = $1::text AND r.ordered AND r.ordering_key = m.key)
+    SELECT FROM {{t}}retry r WHERE r.grp = $1::text AND r.ordered AND r.ordering_key = m.key
+    OFFSET 0), -- for each key, and no table of all keys that wait
+    current_setting('synchronous_standby_names') <> ''
 FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS m(source, id, key, ord)
 LEFT JOIN LATERAL (
     SELECT b.state, b.hash FROM {{t}}inbox b WHERE b.grp = $1::text AND b.source = m.source AND b.id = m.id LIMIT 1
 ) i ON true
+
+-- name: inbox_barrier
+-- A commit that waits for the standby, after all that can be seen.
+SELECT pg_logical_emit_message(true, 'outlast', '')
 
 -- name: inbox_wait
 WITH u AS (

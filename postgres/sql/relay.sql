@@ -30,7 +30,11 @@ SELECT pg_is_in_recovery()
 -- only), and what lies above cursor, slot by slot in the order given, at most $4 of a
 -- slot and $5 in all, with bodies as long as they stay within $6 bytes together.
 -- A LATERAL with a LIMIT can only be a nested loop over the primary key, whatever
--- the statistics say. Sizes are taken without reading bodies that lie elsewhere.
+-- the statistics say. Each row is visited once; what of its body lies elsewhere is read
+-- only when it is sent.
+-- A row can be seen whose COMMIT the standby does not have: its wait was cancelled, or the
+-- server started again. Where commits wait for a standby, reading rows is a commit too,
+-- after theirs, so that nothing is sent that a failover would undo.
 WITH w AS MATERIALIZED (
     SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS w(slot, late, cursor, ord)
 ), found AS MATERIALIZED (
@@ -44,7 +48,11 @@ WITH w AS MATERIALIZED (
         ) x LIMIT $5::int
     ) f
 )
-SELECT 0 AS part, pg_current_snapshot()::text AS snapshot, (SELECT count(*) FROM found) AS n,
+SELECT 0 AS part, pg_current_snapshot()::text || CASE
+        WHEN current_setting('synchronous_standby_names') = '' OR pg_is_in_recovery() THEN ''
+        WHEN EXISTS (SELECT FROM found) OR EXISTS (SELECT FROM w WHERE w.late < w.cursor)
+            THEN left(pg_logical_emit_message(true, 'outlast', '')::text, 0)
+        ELSE '' END AS snapshot, (SELECT count(*) FROM found) AS n,
     pg_is_in_recovery()::int::bigint, 0::smallint, '00000000-0000-0000-0000-000000000000'::uuid, {{norow}}
 UNION ALL
 (SELECT 1, '', 0, l.seq, w.slot, l.id, {{norow}}
