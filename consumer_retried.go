@@ -30,7 +30,7 @@ func (l *retryLoop) retry(ctx context.Context, cl *claimed) {
 		sleep(ctx, time.Second, l.r.stop.Done())
 	} else if l.r.work.Err() == nil {
 		l.r.c.noteStore(partWork, err)
-		if err != nil {
+		if err != nil && !cl.guilty {
 			l.troubled()
 		}
 	}
@@ -67,7 +67,7 @@ func (l *retryLoop) step(ctx context.Context, cl *claimed) error {
 			l.r.gate.available()
 			l.r.afterCommit(end.published)
 		} else if ctx.Err() == nil {
-			l.keepFailed(cl.w, h, err)
+			l.keepFailed(cl, h, err)
 		}
 		return err
 	case tryTransient:
@@ -115,6 +115,9 @@ func (l *retryLoop) record(ctx context.Context, cl *claimed, f fate) error {
 		}
 		return err
 	}
+	if f.wait == nil || f.wait.Reason != WaitUnavailable {
+		l.untroubled()
+	}
 	l.r.logFate(cl.w.Message, f)
 	if f.wait != nil {
 		l.due(f.wait.Wait)
@@ -136,13 +139,14 @@ func (l *retryLoop) report(cl *claimed, end Handled) {
 
 // keepFailed keeps what becomes of a message whose effects could not be committed. It may be
 // this message alone that the database refuses: it waits, as one whose handler met the trouble.
-func (l *retryLoop) keepFailed(w *Waiting, h history, err error) {
+func (l *retryLoop) keepFailed(cl *claimed, h history, err error) {
 	switch {
 	case CodeOf(err) == CodeUnknown: // the row tells: gone, or due still
 	case l.r.c.storeTrouble(err):
-		l.keep(w, l.r.c.postponeTroubled(w.Message, h, err))
+		l.keep(cl.w, l.r.c.postponeTroubled(cl.w.Message, h, err))
 	default: // a deferred constraint, or a swallowed SQL error
-		l.keep(w, l.r.decide(w.Message, h, err))
+		cl.guilty = true
+		l.keep(cl.w, l.r.decide(cl.w.Message, h, err))
 	}
 }
 

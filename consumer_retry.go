@@ -32,17 +32,18 @@ type retryLoop struct {
 
 	// What follows belongs to the loop's goroutine.
 	alone bool // the last look found a suspect: the next is while nothing else runs
-	// Looks in a row that found something due and locked, nothing due, an error:
-	spins, empty, errors int
+	// Looks in a row that found something due and locked, nothing due:
+	spins, empty int
 }
 
 // claimed is a waiting message in its transaction.
 type claimed struct {
-	tx    RetryTx
-	w     *Waiting
-	h     *boundHandler
-	alone bool // it may have killed a process
-	trial trial
+	tx     RetryTx
+	w      *Waiting
+	h      *boundHandler
+	alone  bool // it may have killed a process
+	guilty bool // its effects were refused for a reason of its own
+	trial  trial
 }
 
 func newRetryLoop(r *consumerRun) *retryLoop {
@@ -72,11 +73,10 @@ func (l *retryLoop) run(stop, work context.Context) {
 	defer l.runs.Wait()
 	for stop.Err() == nil {
 		l.sleep(stop, l.claim(stop, work))
-		l.hold(stop)
 	}
 }
 
-// troubled notes that a try ended in trouble of the database.
+// troubled notes that a claim, or a try, ended in trouble of the database.
 func (l *retryLoop) troubled() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -84,12 +84,15 @@ func (l *retryLoop) troubled() {
 	if now.Before(l.resume) {
 		return // it was under way when another one met the same
 	}
+	if now.Sub(l.resume) > holdLongest {
+		l.troubles = 0 // those were others
+	}
 	pause := doubling(holdFirst, holdLongest, l.troubles)
 	l.resume = now.Add(pause/2 + jitter(pause/2))
 	l.troubles++
 }
 
-// untroubled notes that the database took a handler's effects.
+// untroubled notes that the database took the end of a try.
 func (l *retryLoop) untroubled() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,6 +120,7 @@ func (l *retryLoop) claim(stop, work context.Context) time.Duration {
 	case <-stop.Done():
 		return 0
 	}
+	l.hold(stop)
 	// A suspect that was found runs alone; a mere look holds nobody up.
 	if !l.r.gate.enter(l.alone, func() bool { return stop.Err() != nil }) {
 		<-l.slots
@@ -125,7 +129,7 @@ func (l *retryLoop) claim(stop, work context.Context) time.Duration {
 	ctx, end := impatient(work, 0)
 	cl, next, err := l.begin(ctx)
 	if cl != nil {
-		l.spins, l.empty, l.errors = 0, 0, 0
+		l.spins, l.empty = 0, 0
 		l.runs.Go(func() {
 			defer l.finish()
 			defer end()
@@ -216,10 +220,9 @@ func retryID(tx RetryTx) messageID {
 func (l *retryLoop) pause(next time.Duration, err error) time.Duration {
 	l.r.c.noteStore(partWork, err)
 	if err != nil {
-		l.errors++
-		return jitter(doubling(holdFirst, holdLongest, l.errors))
+		l.troubled()
+		return 0
 	}
-	l.errors = 0
 	l.empty++
 	idle := doubling(retryIdleFirst, retryIdle, l.empty-1)
 	switch {

@@ -235,6 +235,8 @@ type relayPicks struct {
 	empty  bool          // the last pick found nothing
 	wanted time.Time     // a burst that was asked for while a pick was under way, which may not have seen why
 	rested time.Time     // no burst begins before: the database has had a pause as long as the pick, or of two firstPauses
+	// failures are picks in a row that the database refused.
+	failures int
 }
 
 const (
@@ -324,11 +326,13 @@ func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, 
 	}
 	if err != nil {
 		p.empty = false
-		p.pause = max(p.pause, firstPause)
-		p.at = now.Add(p.pause/2 + jitter(p.pause))
-		p.pause = min(2*p.pause, r.conf.Interval)
+		pause := doubling(firstPause, min(r.conf.Interval, holdLongest), p.failures)
+		p.failures++
+		p.at = now.Add(pause/2 + jitter(pause))
+		p.rested = p.at // no wake-up cuts it short
 		return
 	}
+	p.failures = 0
 	p.empty = len(rows) == 0
 	for _, row := range rows {
 		if s := r.leases.slots[row.Slot]; s != nil && s == slots[row.Slot] && !s.leaving {

@@ -107,6 +107,32 @@ func TestAWakeUpDuringAPickThatFailsIsNotLost(t *testing.T) {
 	})
 }
 
+// While reading fails and writing works, as without room for temporary files, what is published
+// makes the database no more work: reads follow each other ever more slowly, 5 s apart in the end.
+func TestWakeUpsDoNotHurryAPickThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, slow, s, sent := wakeRig(t)
+		slow.fails.Store(true)
+		before := slow.picks.Load()
+		for range 6000 {
+			s.Outbox().Wake()
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := slow.picks.Load() - before; n < 5 || n > 60 {
+			t.Errorf("%d failing picks in a minute", n)
+		}
+		slow.fails.Store(false)
+		publish(t, slow.Store.(*memory.Store), s.Outbox(), placed.Message(order{ID: "a"}))
+		committed := time.Now()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if took := sent.Sub(committed); took < 0 || took > 10*time.Second {
+			t.Errorf("published %s after the commit", took)
+		}
+	})
+}
+
 // Most commits follow their publish within a millisecond or two: the first pick waits for
 // that, rather than find nothing.
 func TestAPublishIsSweptAfterItsCommit(t *testing.T) {

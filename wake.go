@@ -85,6 +85,7 @@ func (r *Relay) listen(ctx context.Context) {
 
 const (
 	notifyPause   = 10 * time.Millisecond
+	notifyLongest = 5 * time.Second // between wake-ups that fail
 	notifyTimeout = 2 * time.Second
 )
 
@@ -101,7 +102,7 @@ type notifier struct {
 	busy   bool      // one is under way
 	timer  *time.Timer
 
-	failing bool // of the one under way, or the last one
+	failures int // in a row, of the last ones
 }
 
 // want has a wake-up sent at a time, or sooner.
@@ -142,7 +143,7 @@ func (n *notifier) send() {
 	n.tell(err)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.busy, n.rested = false, time.Now().Add(notifyPause)
+	n.busy, n.rested = false, time.Now().Add(doubling(notifyPause, notifyLongest, n.failures))
 	if !n.at.IsZero() {
 		n.at = n.rested
 		n.arm()
@@ -151,11 +152,13 @@ func (n *notifier) send() {
 
 // tell logs the first failure, and the end of a row of them.
 func (n *notifier) tell(err error) {
-	was := n.failing
-	n.failing = err != nil
+	was := n.failures
+	if n.failures = 0; err != nil {
+		n.failures = was + 1
+	}
 	switch {
-	case n.logger == nil || n.failing == was:
-	case n.failing:
+	case n.logger == nil || (was > 0) == (n.failures > 0):
+	case n.failures > 0:
 		n.logger.Warn("cannot wake relays of other processes; they find messages at their next sweeps", "error", err)
 	default:
 		n.logger.Info("relays of other processes can be woken again")

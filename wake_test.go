@@ -274,9 +274,17 @@ func TestWakeUpsThatFailAreToldOfOnce(t *testing.T) {
 			store.publish(t, outbox)
 			time.Sleep(time.Second)
 		}
+		before := store.notified.Load()
+		for range 6000 {
+			outbox.Wake()
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := store.notified.Load() - before; n > 60 {
+			t.Errorf("%d wake-ups failed in a minute", n)
+		}
 		store.fails.Store(false)
 		outbox.Wake()
-		time.Sleep(time.Second)
+		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "can be woken again") {
 			t.Errorf("%d warnings:\n%s", n, log)

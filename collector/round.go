@@ -74,7 +74,6 @@ func (c *Collector) Round(ctx context.Context) (Report, error) {
 				whys[id] = why
 			}
 		}
-		r.More = r.More || l.more
 	}
 	for _, id := range c.sampled(ctx, looks, flows) {
 		if whys[id] == "" {
@@ -103,7 +102,9 @@ func (c *Collector) Round(ctx context.Context) (Report, error) {
 	}
 	for _, l := range looks {
 		if l.err != nil {
-			r.Unknown[l.name] = l.err.Error()
+			r.Unknown[l.name] = l.err.Error() // what more there is, is asked for when it answers: its cursors stay
+		} else if l.more {
+			r.More = true
 		}
 		if l.unclosed {
 			r.Unclosed++
