@@ -89,8 +89,8 @@ func (r *relayRun) send(now time.Time, f *flight, lane int) *Publishing {
 	f.route.inFlightBytes += len(f.row.Body)
 	r.flights.sent++
 	r.flights.inFlight[f] = struct{}{}
-	// Once: an earlier publish of it may still be read by the publisher.
-	if before := r.before.Load(); before != 0 && f.row.SettledBefore.IsZero() {
+	// With the first publish only: that may still be read when the second one is made.
+	if before := r.before.Load(); before != 0 && f.number == 1 {
 		f.row.SettledBefore = time.UnixMicro(before)
 	}
 	if !r.hooks.none() {
