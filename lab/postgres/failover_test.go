@@ -22,20 +22,10 @@ import (
 func TestF07_AFailoverThatLosesCommits(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	primary, err := servers.Postgres(ctx, servers.PostgresConfig{NoSync: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, primary.Close()) })
-	database, err := primary.NewDatabase(ctx)
-	must(t, err)
-	must(t, postgres.Store(openURL(t, database)).Migrations().Up(ctx, 0))
-	standby, err := primary.Standby(ctx, servers.PostgresConfig{NoSync: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, standby.Close()) })
+	primary, standby, database := replicated(t)
 	db := openURL(t, servers.JoinURLs(database, primary, standby))
 	store := postgres.Store(db)
-	broker := memory.NewBroker()
-	must(t, broker.Topology().Apply(ctx, outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}},
-		Groups: []outlast.GroupTopology{{Group: "reader", Partitions: 1, Bindings: []outlast.Binding{{Exchange: outlast.EventExchange, Type: "order.placed.v1"}}}}}))
+	broker, arrivals := reader(t)
 	outbox := outlast.NewOutbox(store)
 	publish := func(n int) {
 		for i := range n {
@@ -45,13 +35,7 @@ func TestF07_AFailoverThatLosesCommits(t *testing.T) {
 			must(t, tx.Commit())
 		}
 	}
-	arrived := func(n int) func() bool {
-		return func() bool {
-			d, err := broker.Topology().Depth(ctx, "reader.0")
-			must(t, err)
-			return d.Messages >= n
-		}
-	}
+	arrived := func(n int) func() bool { return func() bool { return arrivals() >= n } }
 	// The relay's lease outlives the failover, so that it has no reason to begin anew but
 	// what it sees in the database.
 	said := &warnings{}
@@ -88,21 +72,11 @@ func TestF07_AFailoverThatLosesCommits(t *testing.T) {
 func TestF07_WhatOnlyThePrimaryHasIsNotSent(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	primary, err := servers.Postgres(ctx, servers.PostgresConfig{NoSync: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, primary.Close()) })
-	database, err := primary.NewDatabase(ctx)
-	must(t, err)
+	primary, standby, database := replicated(t)
 	db := openURL(t, database)
-	must(t, postgres.Store(db).Migrations().Up(ctx, 0))
-	standby, err := primary.Standby(ctx, servers.PostgresConfig{NoSync: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, standby.Close()) })
 	must(t, primary.Synchronous(ctx, true))
 	store := postgres.Store(db)
-	broker := memory.NewBroker()
-	must(t, broker.Topology().Apply(ctx, outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}},
-		Groups: []outlast.GroupTopology{{Group: "reader", Partitions: 1, Bindings: []outlast.Binding{{Exchange: outlast.EventExchange, Type: "order.placed.v1"}}}}}))
+	broker, arrivals := reader(t)
 	outbox := outlast.NewOutbox(store)
 	publish := func(patience time.Duration) error {
 		tx, err := db.BeginTx(ctx, nil)
@@ -117,15 +91,10 @@ func TestF07_WhatOnlyThePrimaryHasIsNotSent(t *testing.T) {
 		_ = tx.Rollback()
 		return err
 	}
-	arrived := func() int {
-		d, err := broker.Topology().Depth(ctx, "reader.0")
-		must(t, err)
-		return d.Messages
-	}
 	serve(t, outlast.ServiceConfig{Name: "orders", Store: store, Broker: broker,
 		Relay: outlast.RelayConfig{LeaseTTL: 5 * time.Minute, Interval: 50 * time.Millisecond}})
 	must(t, publish(0))
-	eventually(t, "the relay works", func() bool { return arrived() == 1 && number(t, db, "SELECT count(*) FROM outlast_outbox") == 0 })
+	eventually(t, "the relay works", func() bool { return arrivals() == 1 && number(t, db, "SELECT count(*) FROM outlast_outbox") == 0 })
 
 	mark := outlast.Mark{Source: "orders", ID: "1", Hash: 1}
 	begin := func(patience time.Duration) (outlast.InboxTx, error) {
@@ -154,17 +123,44 @@ func TestF07_WhatOnlyThePrimaryHasIsNotSent(t *testing.T) {
 		}
 	}
 	time.Sleep(time.Second) // twenty intervals
-	if n := arrived(); n != 1 {
+	if n := arrivals(); n != 1 {
 		t.Errorf("%d messages arrived, want the first alone", n)
 	}
 	must(t, standby.Continue())
-	eventually(t, "it is sent when the standby has it", func() bool { return arrived() == 2 })
+	eventually(t, "it is sent when the standby has it", func() bool { return arrivals() == 2 })
 	tx, err = begin(time.Minute)
 	must(t, err)
 	if got := tx.States()[0]; got != outlast.SeenHandled {
 		t.Errorf("with the standby, the mark is told as %v", got)
 	}
 	tx.Rollback()
+}
+
+// replicated starts a primary with the tables in a database of it, and a standby.
+func replicated(t *testing.T) (primary, standby *servers.PostgresServer, database string) {
+	ctx := t.Context()
+	primary, err := servers.Postgres(ctx, servers.PostgresConfig{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, primary.Close()) })
+	database, err = primary.NewDatabase(ctx)
+	must(t, err)
+	must(t, postgres.Store(openURL(t, database)).Migrations().Up(ctx, 0))
+	standby, err = primary.Standby(ctx, servers.PostgresConfig{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, standby.Close()) })
+	return primary, standby, database
+}
+
+// reader is a broker with a queue for orders, and how many messages are in it.
+func reader(t *testing.T) (broker *memory.Broker, arrivals func() int) {
+	broker = memory.NewBroker()
+	must(t, broker.Topology().Apply(t.Context(), outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}},
+		Groups: []outlast.GroupTopology{{Group: "reader", Partitions: 1, Bindings: []outlast.Binding{{Exchange: outlast.EventExchange, Type: "order.placed.v1"}}}}}))
+	return broker, func() int {
+		d, err := broker.Topology().Depth(t.Context(), "reader.0")
+		must(t, err)
+		return d.Messages
+	}
 }
 
 // warnings is a log that a test reads while it is written.
