@@ -45,6 +45,7 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "gives_back_no_lease_that_it_took_anew", testGiveBack)
 	bubble(t, "gives_back_a_lease_that_it_took_anew_and_never_served", testGiveBackUnserved)
 	bubble(t, "gives_back_again_what_could_not_be_given_back", testGiveBackFails)
+	bubble(t, "serves_no_lease_whose_release_may_still_happen", testGiveBackLate)
 	bubble(t, "F59_forgets_only_what_is_settled_and_old", testPurge)
 	bubble(t, "asks_the_database_rarely_when_idle", testIdle)
 	bubble(t, "consumes_foreign_queues", testForeign)
@@ -1007,6 +1008,76 @@ func testGiveBackFails(t *testing.T) {
 	synctest.Wait()
 	if held := r.other(); len(held) != 1 {
 		t.Errorf("the other instance has %v, want one queue; health %+v", held, r.c.Health())
+	}
+}
+
+// lateReleases is a store whose releases get no answer, and happen half a minute later.
+type lateReleases struct {
+	*memory.Store
+	late *atomic.Bool
+}
+
+func (s lateReleases) Leases() outlast.LeaseStore {
+	return lateReleasesLeases{s.Store.Leases(), s.late}
+}
+
+type lateReleasesLeases struct {
+	outlast.LeaseStore
+	late *atomic.Bool
+}
+
+func (l lateReleasesLeases) Release(ctx context.Context, scope, owner string, leases []outlast.Lease) error {
+	if !l.late.Load() {
+		return l.LeaseStore.Release(ctx, scope, owner, leases)
+	}
+	time.AfterFunc(30*time.Second, func() { _ = l.LeaseStore.Release(context.Background(), scope, owner, leases) })
+	<-ctx.Done()
+	return &outlast.Error{Op: "release leases", Code: outlast.CodeUnknown, Err: ctx.Err()}
+}
+
+// A release without an answer may still happen. Until the database shows another epoch, what
+// was given up is not served: otherwise two instances serve the queue (chaos, seed 8 on ed13ba7).
+func testGiveBackLate(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{Partitions: 2})
+	r.onOrder(r.record)
+	late := new(atomic.Bool)
+	r.conf.Store = lateReleases{r.store, late}
+	defer r.start()()
+	synctest.Wait()
+	late.Store(true)
+	for range 3 { // another instance comes, and goes
+		_, err := r.store.Leases().Lease(t.Context(), outlast.LeaseRequest{Scope: "group:billing", Owner: "other", TTL: 20 * time.Second, Total: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+	}
+	if err := r.store.Leases().Release(t.Context(), "group:billing", "other", nil); err != nil {
+		t.Fatal(err)
+	}
+	serving := func() (n int) {
+		for _, s := range r.c.Health().Subscriptions {
+			if !s.Standby {
+				n++
+			}
+		}
+		return n
+	}
+	time.Sleep(10 * time.Second)
+	if n := serving(); n != 1 {
+		t.Errorf("%d queues are served, one of them by a lease that was given up", n)
+	}
+	late.Store(false)
+	time.Sleep(time.Minute)
+	if n := serving(); n != 2 {
+		t.Errorf("%d queues are served in the end, want both", n)
+	}
+	for key := range 12 {
+		r.send(orders(fmt.Sprintf("k%d.", key), 1, 1)...)
+	}
+	time.Sleep(time.Second)
+	if n := len(r.seen()); n != 12 {
+		t.Errorf("%d effects of 12: a queue is not served; %+v", n, r.c.Health())
 	}
 }
 

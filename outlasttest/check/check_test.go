@@ -390,6 +390,30 @@ func TestF85_OrderIsPromisedFromTheBindingOn(t *testing.T) {
 	}
 }
 
+// What was in a queue that the run deleted may come back after what followed it (chaos, seed 8 on
+// ed13ba7: RabbitMQ 3.10 deleted it while a node was cut off, and brought the old one back).
+func TestF85_OrderIsNotPromisedOfADeletedQueue(t *testing.T) {
+	t.Parallel()
+	swapped := func() script {
+		return good().change(t, history.Enqueue, messageID(1), func(e *history.Event) { e.KeySeq = 2 }).
+			change(t, history.Enqueue, messageID(2), func(e *history.Event) { e.KeySeq = 1 })
+	}
+	gone := history.Event{E: history.Bind, O: history.Off, Why: history.Destroyed, G: "billing"}
+	back := history.Event{E: history.Bind, O: history.On, G: "billing", Type: "order.placed.v1", Why: "ordered"}
+	for name, c := range map[string]struct {
+		s    script
+		want check.State
+	}{
+		"deleted between its publish and its effect": {swapped().after(t, history.Publish, messageID(2), "test", gone, back), check.Holds},
+		"deleted and back before it was sent":        {swapped().before(t, history.Claim, messageID(1), "test", gone, back), check.Violated},
+		"deleted after it was handled":               {swapped().before(t, history.Quiesce, "", "test", gone, back), check.Violated},
+	} {
+		if v := c.s.check(t).Verdict("I5"); v.State != c.want {
+			t.Errorf("%s: %s (%s), want %s: %+v", name, v.State, v.Note, c.want, v.Examples)
+		}
+	}
+}
+
 // A run is real only when it saw every rare event.
 func TestRareEvents(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package check
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/outlastmq/outlast/outlasttest/history"
@@ -179,6 +180,8 @@ type binding struct {
 	away *history.Process
 	// destroyed: what was first sent before it may have gone with a queue.
 	destroyed int64
+	// deletions are the times in which a queue was deleted and not yet back.
+	deletions []bound
 }
 
 // bound is a time in which a binding was there.
@@ -215,6 +218,7 @@ func (b *binding) apply(e *history.Entry) {
 		b.away = e.Process
 		if e.Why == history.Destroyed {
 			b.destroyed = math.MaxInt64
+			b.deletions = append(b.deletions, bound{from: e.T})
 		}
 		if there {
 			b.times[len(b.times)-1].to = e.T
@@ -227,10 +231,20 @@ func (b *binding) apply(e *history.Entry) {
 	b.away = nil
 	if b.destroyed == math.MaxInt64 {
 		b.destroyed = e.T
+		b.deletions[len(b.deletions)-1].to = e.T
 	}
 	if !there {
 		b.times = append(b.times, bound{from: e.T})
 	}
+}
+
+// revived reports whether a message, first sent and handled then, may have been in a queue that
+// was deleted in between. RabbitMQ can bring back what was in it after what came into the
+// queue that was declared in its place: a cluster that was parted forgets the deletion.
+func (b *binding) revived(sent, handled int64) bool {
+	return slices.ContainsFunc(b.deletions, func(t bound) bool {
+		return (t.to == 0 || sent < t.to) && (handled == 0 || handled > t.from)
+	})
 }
 
 // had reports whether the binding was there all the time.
