@@ -65,11 +65,13 @@ func (o *orders) judge(c *checker, mine func(g int32) bool) {
 			continue
 		}
 		m := c.messages.at(l.m)
-		if b := c.bindings[[2]int32{l.g, m.typ}]; b != nil && m.first != 0 && !b.had(m.first, m.first) {
-			continue // the group heard of it by a later publish only: it was not bound at the first
-		}
-		if b != nil && b.revived(m.first, r.handled) {
-			continue
+		if b := c.bindings[[2]int32{l.g, m.typ}]; b != nil {
+			switch {
+			case m.first != 0 && !b.had(m.first, m.first):
+				continue // the group heard of it by a later publish only: it was not bound at the first
+			case b.revived(m.first, r.handled):
+				continue
+			}
 		}
 		c.violated(5, Example{m: l.m, g: l.g, at: l.at}, "number %d of key %q took its first effect in %s after that of number %d, %s",
 			m.keySeq, c.keys.text(m.key), c.groups.text(l.g), c.messages.at(l.after).keySeq, c.text(l.after))

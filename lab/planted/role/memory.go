@@ -81,7 +81,7 @@ func whole(ctx context.Context, rec *history.Recorder) error {
 		time.Sleep(time.Millisecond)
 	}
 	rest := false
-	for limit := time.Now().Add(3 * time.Second); time.Now().Before(limit) && !rest; time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit) && !rest; time.Sleep(10 * time.Millisecond) {
 		st, err := store.Operator().Status(ctx)
 		if err != nil {
 			return err
