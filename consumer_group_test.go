@@ -360,7 +360,7 @@ func testTroubledRetries(t *testing.T) {
 	}
 	store.refused.Store("a")
 	transient.Store(false)
-	time.Sleep(10 * time.Second)
+	time.Sleep(40 * time.Second)
 	r.want("b1")
 	claims, ran := store.claims.Load(), tries["a"]
 	for n := range 600 {
@@ -373,7 +373,7 @@ func testTroubledRetries(t *testing.T) {
 		t.Errorf("%d effects while one message alone is refused, which was claimed %d times and tried %d times", got, claims-600, ran)
 	}
 	store.refused.Store("")
-	time.Sleep(10 * time.Second)
+	time.Sleep(40 * time.Second)
 	if got := r.seen(); len(got) != 602 || got[601] != "a1" {
 		t.Errorf("%d effects, the last %q", len(got), got[len(got)-1])
 	}

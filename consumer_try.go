@@ -152,7 +152,11 @@ func (r *consumerRun) decide(m *Message, h history, err error) fate {
 	if v, ok := verdictOf(err); ok {
 		switch v.kind {
 		case verdictSnooze:
-			return r.c.postpone(m, h, WaitSnoozed, min(max(v.wait, 0), MaxDelay), err)
+			wait := v.wait
+			if wait <= 0 {
+				wait = time.Second
+			}
+			return r.c.postpone(m, h, WaitSnoozed, min(wait, MaxDelay), err)
 		case verdictUnavailable:
 			return r.c.postpone(m, h, WaitUnavailable, r.gate.unavailable(messageID{m.Source, m.ID}), err)
 		default:
@@ -167,10 +171,17 @@ func (r *consumerRun) decide(m *Message, h history, err error) fate {
 	return r.c.postpone(m, h, WaitFailed, r.c.conf.Retry.backoff(h.attempts), err)
 }
 
+const troubledLongest = 30 * time.Second
+
 // postponeTroubled makes a message wait that the database fails, at no cost of an attempt.
-// The pause does not grow, as nobody counts; a second keeps it from being tried all the time.
+// Nobody counts, so that the pause grows with the time that it waits already: from a second
+// and a backoff to half a minute or so, after four of them.
 func (c *Consumer) postponeTroubled(m *Message, h history, err error) fate {
-	return c.postpone(m, h, WaitUnavailable, time.Second+c.conf.Retry.backoff(1), err)
+	spread := c.conf.Retry.longest(1)
+	if !h.firstAt.IsZero() {
+		spread = min(max(spread, time.Since(h.firstAt)/8), max(spread, troubledLongest))
+	}
+	return c.postpone(m, h, WaitUnavailable, time.Second+jitter(spread), err)
 }
 
 // postpone makes the message wait.

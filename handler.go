@@ -145,7 +145,8 @@ func DeadLetter(err error) error {
 }
 
 // Snooze asks for the message again after d, by the database's clock, without
-// counting an attempt. Later messages of its key wait behind it.
+// counting an attempt. Later messages of its key wait behind it. A d that is not positive,
+// as that of a time which is over, is a second.
 func Snooze(d time.Duration) error { return &verdict{kind: verdictSnooze, wait: d} }
 
 // Unavailable says that something outside is down. No attempt is counted, and when

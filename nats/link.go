@@ -139,6 +139,13 @@ func (d *dialer) settle() {
 // backoff is a full-jitter pause that doubles up to limit, or higher after a refusal.
 type backoff struct{ limit, last time.Duration }
 
+// lived starts the pauses from the beginning when a session had been up for as long as the longest.
+func (w *backoff) lived(began time.Time) {
+	if !began.IsZero() && time.Since(began) >= w.limit {
+		w.last = 0
+	}
+}
+
 // wait pauses after a session that ended with err, and reports whether ctx is still alive.
 func (w *backoff) wait(ctx context.Context, err error) bool {
 	limit := w.limit

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	client "github.com/nats-io/nats.go"
 
@@ -65,15 +66,13 @@ func (p *publisher) Run(ctx context.Context) error {
 	state := linkReporter{report: p.cfg.Link}
 	pause := backoff{limit: p.b.maxBackoff}
 	for {
-		connected, err := p.runSession(ctx, &state)
+		began, err := p.runSession(ctx, &state)
 		if ctx.Err() != nil {
 			state.set(outlast.LinkDown, ctx.Err())
 			p.drainReports()
 			return nil
 		}
-		if connected {
-			pause.last = 0
-		}
+		pause.lived(began)
 		state.set(outlast.LinkDown, err)
 		if state.told.Due(outlast.LinkDown) {
 			p.log.Warn("not publishing to nats", "broker", p.b.address, "error", err)
@@ -85,11 +84,12 @@ func (p *publisher) Run(ctx context.Context) error {
 	}
 }
 
-// runSession is one connection's life. It says whether there was one.
-func (p *publisher) runSession(ctx context.Context, state *linkReporter) (bool, error) {
+// runSession is one connection's life. began is when messages could be published by it; zero
+// when they could not.
+func (p *publisher) runSession(ctx context.Context, state *linkReporter) (began time.Time, err error) {
 	l, err := p.b.dial(ctx, "publisher", p.routeDenied)
 	if err != nil {
-		return false, err
+		return began, err
 	}
 	defer l.end()
 	ctx, cancel := context.WithCancel(ctx)
@@ -97,12 +97,13 @@ func (p *publisher) runSession(ctx context.Context, state *linkReporter) (bool, 
 	defer s.lookers.Wait()
 	defer cancel()
 	if err := s.listen(); err != nil {
-		return true, p.b.fault("listen for acknowledgements", outlast.CodeUnavailable, err)
+		return began, p.b.fault("listen for acknowledgements", outlast.CodeUnavailable, err)
 	}
 	p.mu.Lock()
 	p.session = s
 	p.mu.Unlock()
 	defer p.detach()
+	began = time.Now()
 	state.expires = l.expires()
 	state.set(outlast.LinkUp, nil)
 	if state.told.Due(outlast.LinkUp) {
@@ -110,13 +111,13 @@ func (p *publisher) runSession(ctx context.Context, state *linkReporter) (bool, 
 	}
 	select {
 	case <-ctx.Done():
-		return true, ctx.Err()
+		return began, ctx.Err()
 	case <-l.closed:
 		err := l.LastError()
 		if err == nil {
 			err = errors.New("the server closed the connection")
 		}
-		return true, p.b.fault("publish", outlast.CodeUnavailable, err)
+		return began, p.b.fault("publish", outlast.CodeUnavailable, err)
 	}
 }
 

@@ -75,14 +75,12 @@ func (s *subscriber) Run(ctx context.Context) error {
 	state := linkReporter{report: s.cfg.Link}
 	pause := backoff{limit: s.b.maxBackoff}
 	for {
-		up, err := s.runSession(ctx, &state)
+		began, err := s.runSession(ctx, &state)
 		if ctx.Err() != nil {
 			state.set(outlast.LinkDown, ctx.Err())
 			return nil
 		}
-		if up {
-			pause.last = 0
-		}
+		pause.lived(began)
 		state.set(outlast.LinkDown, err)
 		if state.told.Due(outlast.LinkDown) {
 			s.log.Warn("not subscribed", "queue", s.queue(), "broker", s.b.address, "error", err)
@@ -93,29 +91,29 @@ func (s *subscriber) Run(ctx context.Context) error {
 	}
 }
 
-// runSession subscribes and stays until ctx or the session ends. up says whether it
-// had come to deliver.
-func (s *subscriber) runSession(ctx context.Context, state *linkReporter) (up bool, err error) {
+// runSession subscribes and stays until ctx or the session ends. began is when it had come
+// to deliver; zero when it had not.
+func (s *subscriber) runSession(ctx context.Context, state *linkReporter) (began time.Time, err error) {
 	l, err := s.b.dial(ctx, "subscriber "+s.queue(), nil)
 	if err != nil {
-		return false, err
+		return time.Time{}, err
 	}
 	defer l.end()
 	level, err := s.declare(ctx, l)
 	if err != nil {
-		return false, err
+		return time.Time{}, err
 	}
 	feeds, err := s.feeds(ctx, l)
 	if err != nil {
-		return false, err
+		return time.Time{}, err
 	}
 	s.giveBack(ctx, l)
 	if err := s.rewind(ctx, l, feeds, level); err != nil {
-		return false, err
+		return time.Time{}, err
 	}
 	session := newSession(s, l, feeds)
 	if err := session.start(); err != nil {
-		return false, s.b.fault("subscribe to "+s.queue(), outlast.CodeUnavailable, err)
+		return time.Time{}, s.b.fault("subscribe to "+s.queue(), outlast.CodeUnavailable, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	asserted := make(chan struct{})
@@ -123,6 +121,7 @@ func (s *subscriber) runSession(ctx context.Context, state *linkReporter) (up bo
 		defer close(asserted)
 		s.keepDeclared(ctx, l, level)
 	}()
+	began = time.Now()
 	state.expires = l.expires()
 	state.set(outlast.LinkUp, nil)
 	if state.told.Due(outlast.LinkUp) {
@@ -131,7 +130,7 @@ func (s *subscriber) runSession(ctx context.Context, state *linkReporter) (up bo
 	err = session.run(ctx)
 	cancel()
 	<-asserted
-	return true, err
+	return began, err
 }
 
 // declare asserts the queue when asked to, and learns what the server can do.

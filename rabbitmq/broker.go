@@ -276,8 +276,8 @@ func (b *broker) shuffled() []address {
 }
 
 // backoff spaces attempts: full jitter, doubling to a cap, which is higher when the last
-// attempt ended with a refusal. A session that lived for as long as the longest pause
-// starts it from the beginning.
+// attempt ended with a refusal. A session that was up for as long as the longest pause
+// starts it from the beginning; an attempt that takes so long to fail does not.
 type backoff struct {
 	limit   time.Duration
 	attempt int

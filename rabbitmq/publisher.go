@@ -63,12 +63,11 @@ func (p *publisher) Run(ctx context.Context) error {
 	}()
 	pause := backoff{limit: p.b.maxBackoff}
 	for ctx.Err() == nil {
-		began := time.Now()
-		err := p.once(ctx)
+		up, err := p.once(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		pause.lived(time.Since(began))
+		pause.lived(up)
 		p.link(outlast.LinkDown, err.Error())
 		wait(ctx, pause.next(err))
 	}
@@ -92,12 +91,14 @@ func (p *publisher) start() error {
 	return nil
 }
 
-// once is one session: from the connect to its end, whose reason it returns.
-func (p *publisher) once(ctx context.Context) error {
+// once is one session: from the connect to its end, whose reason it returns, and for
+// how long it was up.
+func (p *publisher) once(ctx context.Context) (up time.Duration, err error) {
 	s, err := p.b.dial(ctx, "publisher", p.log)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	began := time.Now()
 	p.assertExchanges(s)
 	p.begin(s)
 	select {
@@ -106,9 +107,10 @@ func (p *publisher) once(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ended("publish", ctx)
 	}
+	up = time.Since(began)
 	p.end(err, ctx.Err() != nil)
 	s.close()
-	return err
+	return up, err
 }
 
 // assertExchanges declares the conventional exchanges. A service may lack the right,

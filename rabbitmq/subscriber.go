@@ -63,13 +63,14 @@ func (s *subscriber) Run(ctx context.Context) error {
 	defer s.b.consume.leave()
 	pause := backoff{limit: s.b.maxBackoff}
 	for ctx.Err() == nil {
-		began := time.Now()
 		err := s.once(ctx)
 		if ctx.Err() != nil {
 			break
 		}
+		if s.last.State == outlast.LinkUp {
+			pause.lived(time.Since(s.last.Since))
+		}
 		s.link(outlast.LinkDown, err.Error())
-		pause.lived(time.Since(began))
 		wait(ctx, pause.next(err))
 	}
 	s.link(outlast.LinkDown, "stopped")
