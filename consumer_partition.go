@@ -174,10 +174,9 @@ func (r *consumerRun) giveBack(l Lease) {
 	if !r.leased || r.stop.Err() != nil {
 		return
 	}
-	r.c.tellReleased([]Lease{l})
 	ctx, cancel := context.WithTimeout(r.work, farewell)
 	defer cancel()
-	if err := r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, []Lease{l}); err != nil && ctx.Err() == nil {
-		r.c.log.Warn("a queue could not be given back: it is free when its lease ends", "queue", r.c.queueName(l.Slot), "error", err)
+	if err := r.release(ctx, []Lease{l}); err != nil && ctx.Err() == nil {
+		r.c.log.Warn("a queue could not be given back: it is tried again with the next renewal", "queue", r.c.queueName(l.Slot), "error", err)
 	}
 }

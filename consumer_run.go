@@ -28,6 +28,7 @@ type consumerRun struct {
 	leased   bool // queues are shared by leases
 	paused   atomic.Bool
 
+	given     givenUp
 	leases    []Lease   // as hooks were told last
 	leaseEnds time.Time // by this process's clock, early rather than late
 	shown     [2]int    // held and owners, as hooks were told last
@@ -242,6 +243,7 @@ func (r *consumerRun) share(ctx context.Context) error {
 		return err
 	}
 	r.leaseEnds = asked.Add(r.c.conf.LeaseTTL * 9 / 10)
+	grant.Held = slices.DeleteFunc(slices.Clone(grant.Held), r.given.has)
 	r.tellLeases(grant)
 	held := slices.Clone(grant.Held)
 	slices.SortFunc(held, func(a, b Lease) int { return a.Slot - b.Slot })
@@ -249,7 +251,85 @@ func (r *consumerRun) share(ctx context.Context) error {
 	r.subs.want(wanted)
 	r.logShare(wanted, grant.Owners)
 	r.noteShare(len(held), grant.Owners)
-	return nil
+	return r.giveBackSpare(ctx, held[len(wanted):])
+}
+
+// giveBackSpare releases the leases above this instance's share whose queues it does not
+// serve. A subscription gives its lease back when it ends; but that may fail, or a lease was
+// taken anew and given up before anything was subscribed under it. An instance that lives
+// renews whatever it holds, so that nobody would ever serve such a queue.
+func (r *consumerRun) giveBackSpare(ctx context.Context, above []Lease) error {
+	serves := r.subs.slots()
+	spare := slices.DeleteFunc(slices.Clone(above), func(l Lease) bool { return serves[l.Slot] })
+	spare = append(spare, r.given.unsure()...)
+	if len(spare) == 0 || r.stop.Err() != nil {
+		return nil
+	}
+	return r.release(ctx, spare)
+}
+
+// release gives leases back, for good: a release without an answer may still happen, so
+// that they are not served again before another epoch shows that it did.
+func (r *consumerRun) release(ctx context.Context, leases []Lease) error {
+	r.given.add(leases)
+	r.c.tellReleased(leases)
+	err := r.c.conf.Store.Leases().Release(ctx, r.c.scope(), r.c.conf.Instance, leases)
+	if err == nil {
+		r.given.done(leases)
+	}
+	return err
+}
+
+// givenUp is what this instance has given back: the last epoch of each slot, which nobody
+// has after it, and whether the database has said so.
+type givenUp struct {
+	mu     sync.Mutex
+	epochs map[int]int64
+	sure   map[int]bool
+}
+
+func (g *givenUp) add(leases []Lease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.epochs == nil {
+		g.epochs, g.sure = map[int]int64{}, map[int]bool{}
+	}
+	for _, l := range leases {
+		g.epochs[l.Slot], g.sure[l.Slot] = l.Epoch, false
+	}
+}
+
+func (g *givenUp) done(leases []Lease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range leases {
+		if g.epochs[l.Slot] == l.Epoch {
+			g.sure[l.Slot] = true
+		}
+	}
+}
+
+// has reports whether a lease was given back; that it is held still shows that this was not done.
+func (g *givenUp) has(l Lease) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if epoch, found := g.epochs[l.Slot]; !found || epoch != l.Epoch {
+		return false
+	}
+	g.sure[l.Slot] = false
+	return true
+}
+
+// unsure are the leases that may be held still.
+func (g *givenUp) unsure() (list []Lease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for slot, epoch := range g.epochs {
+		if !g.sure[slot] {
+			list = append(list, Lease{slot, epoch})
+		}
+	}
+	return list
 }
 
 // tellLeases tells hooks which leases have come and gone.
