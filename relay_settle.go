@@ -16,6 +16,9 @@ type relaySettle struct {
 	retryAt  time.Time
 	failures int
 	progress time.Time
+	// apart says that a settlement failed which had rows to move: what was sent goes without
+	// them, in turns, until they go. The table of the held may be all that refuses.
+	apart, moves bool
 }
 
 // settleBatch is a settlement with the flights that it is about.
@@ -98,7 +101,12 @@ func (r *relayRun) stepSettle(now time.Time) time.Time {
 	if at := s.began.Add(settlePause); few && s.pending.onlySent() && now.Before(at) && !r.stopping {
 		return at
 	}
-	batch := s.pending.take(settleRows, !s.holding())
+	sent, moved := true, true
+	if s.apart && len(s.pending.sent) > 0 && !s.pending.onlySent() {
+		s.moves = !s.moves
+		sent, moved = !s.moves, s.moves
+	}
+	batch := s.pending.take(settleRows, sent, moved && !s.holding(), moved)
 	if batch.empty() {
 		return time.Time{}
 	}
@@ -118,14 +126,18 @@ func (s *relaySettle) holding() bool {
 	return slices.ContainsFunc(s.underWay, func(b *settleBatch) bool { return len(b.holds) > 0 })
 }
 
-// take cuts at most n flights off.
-func (b *settleBatch) take(n int, holds bool) settleBatch {
+// take cuts at most n flights off, of the kinds asked for.
+func (b *settleBatch) take(n int, sent, holds, release bool) settleBatch {
 	var t settleBatch
-	t.sent, b.sent = cut(b.sent, n)
+	if sent {
+		t.sent, b.sent = cut(b.sent, n)
+	}
 	if holds {
 		t.holds, b.holds = cut(b.holds, n-t.size())
 	}
-	t.release, b.release = cut(b.release, n-t.size())
+	if release {
+		t.release, b.release = cut(b.release, n-t.size())
+	}
 	return t
 }
 
@@ -169,6 +181,7 @@ func (r *relayRun) settled(now time.Time, b *settleBatch, done *Settlement, stal
 	if err != nil {
 		eachHook(&r.hooks, func(h HookSettleFailed) { h.OnSettleFailed(done, err) })
 		s.failures++
+		s.apart = s.apart || !b.onlySent()
 		wait := doubling(20*time.Millisecond, 2*time.Second, s.failures)
 		s.retryAt = now.Add(wait/2 + jitter(wait/2))
 		for _, hf := range b.holds {
@@ -180,6 +193,9 @@ func (r *relayRun) settled(now time.Time, b *settleBatch, done *Settlement, stal
 		return
 	}
 	s.failures, s.retryAt = 0, time.Time{}
+	if !b.onlySent() {
+		s.apart = false
+	}
 	for _, l := range stale {
 		if r.leases.holds(l) {
 			r.conf.Logger.Warn("a lease has passed to another relay; its rows are left to it", "slot", l.Slot, "epoch", l.Epoch)
