@@ -18,6 +18,7 @@ const (
 	replyNotFound      = 404
 	replyPrecondition  = 406
 	replyNotAllowed    = 530
+	replyInternalError = 541
 )
 
 // errorOf makes an *outlast.Error of what the library or the network says. Texts of
@@ -48,18 +49,33 @@ func errorOf(op string, err error) error {
 		e.Code = outlast.CodeNotFound
 	case reply.Code == replyPrecondition:
 		e.Code = outlast.CodeConflict
+	case reply.Code == replyInternalError:
+		e.Hint = "the broker failed within itself, as it does when its disk or a node is too slow: its log says more; try again"
 	}
 	return e
 }
 
+// replyError is what the broker said, without the library's words.
 func replyError(code int, text string) error {
-	return fmt.Errorf("%s (reply code %d)", outlast.CleanErrorText(text), code)
+	return &brokerReply{code, outlast.CleanErrorText(text)}
 }
 
+type brokerReply struct {
+	code int
+	text string
+}
+
+func (r *brokerReply) Error() string { return fmt.Sprintf("%s (reply code %d)", r.text, r.code) }
+
+// replyCode is 0 when err is not an answer of the broker.
 func replyCode(err error) int {
 	var reply *amqp.Error
 	if errors.As(err, &reply) {
 		return reply.Code
+	}
+	var said *brokerReply
+	if errors.As(err, &said) {
+		return said.code
 	}
 	return 0
 }

@@ -119,21 +119,40 @@ func (s *session) compare(all *[]outlast.TopologyDifference, o object) error {
 	return errorOf(op, err)
 }
 
+// applyTries is how often Apply begins anew, after pauses of one, two and four seconds.
+const applyTries = 4
+
 // Apply declares exchanges, queues and bindings. It goes on after a failure and
-// returns all of them.
+// returns all of them. A quorum queue that the broker could not start in its time is an
+// internal error (541), which ends the connection; that is tried again, four times in
+// all.
 func (t *topology) Apply(ctx context.Context, want outlast.Topology) error {
-	return t.with(ctx, func(s *session) error {
-		var errs []error
-		for _, e := range want.Exchanges {
-			errs = append(errs, s.ensureExchange(e.Name))
+	for try := 1; ; try++ {
+		err := t.with(ctx, func(s *session) error { return s.apply(want) })
+		if replyCode(err) != replyInternalError || try == applyTries {
+			return err
 		}
-		for _, g := range want.Groups {
-			for i := range max(1, g.Partitions) {
-				errs = append(errs, s.assertQueue(g, i))
-			}
+		pause := time.Second << (try - 1)
+		t.b.logger.WarnContext(ctx, "the broker could not apply the topology; trying again", "error", err, "pause", pause)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
 		}
-		return joined("apply the topology", errs)
-	})
+	}
+}
+
+func (s *session) apply(want outlast.Topology) error {
+	var errs []error
+	for _, e := range want.Exchanges {
+		errs = append(errs, s.ensureExchange(e.Name))
+	}
+	for _, g := range want.Groups {
+		for i := range max(1, g.Partitions) {
+			errs = append(errs, s.assertQueue(g, i))
+		}
+	}
+	return joined("apply the topology", errs)
 }
 
 // joined keeps the code of the first error.
