@@ -118,3 +118,50 @@ func TestRelayBeginsAnewUnderNewEpochs(t *testing.T) {
 		g.wantEmpty()
 	})
 }
+
+// leaseLog notes what a relay tells of its leases.
+type leaseLog struct {
+	mu   sync.Mutex
+	last map[outlast.Lease]outlast.LeaseWhat
+}
+
+func (l *leaseLog) OnLease(c outlast.LeaseChange) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, lease := range c.Leases {
+		l.last[lease] = c.What
+	}
+}
+
+// A relay whose leases run out by its own clock while it drains gives them back at its
+// end, and another may have them before they are over by the database's. Who judges the
+// history of both must be able to know.
+func TestRelayTellsThatItGivesBackWhatRanOutInTheDrain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newRelayRig(t)
+		g.bind("sink", "a.b.v1")
+		s := &lateGrants{Store: g.store, asked: make(chan struct{}, 100)}
+		told := &leaseLog{last: map[outlast.Lease]outlast.LeaseWhat{}}
+		end := g.start(func(c *outlast.RelayConfig) {
+			c.Store, c.LeaseTTL, c.Hooks = s, 2*time.Second, append(c.Hooks, told)
+		})
+		time.Sleep(5 * time.Second)
+		s.mu.Lock()
+		s.late = true
+		s.mu.Unlock()
+		g.publish(message("a.b.v1", "k", 1))
+		<-s.asked
+		end() // it waits for a settlement that takes longer than its leases last
+		told.mu.Lock()
+		defer told.mu.Unlock()
+		if len(told.last) == 0 {
+			t.Error("nothing is told of leases")
+		}
+		for lease, what := range told.last {
+			if what != outlast.LeaseReleased {
+				t.Fatalf("the last that is told of %v is %q", lease, what)
+			}
+		}
+	})
+}

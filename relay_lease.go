@@ -252,6 +252,9 @@ func (r *relayRun) releaseAll() {
 	for _, s := range r.leases.slots {
 		r.tellLease(LeaseReleased, s.lease)
 	}
+	for _, lease := range r.leases.anew { // by our clock they ran out; by the database's they may not have
+		r.tellLease(LeaseReleased, lease)
+	}
 	r.job(r.conf.LeaseTTL, func(ctx context.Context) func(time.Time) {
 		err := r.conf.Store.Leases().Release(ctx, RelayScope, r.conf.Owner, nil)
 		return func(time.Time) {

@@ -306,11 +306,14 @@ func TestALeaseMayHaveBeenRenewedWithoutAWord(t *testing.T) {
 	t.Parallel()
 	renewed := history.Event{E: history.Lease, Scope: scope, Owner: owner1, O: "renewed", At: 20_000_000, Exp: 31_000_000}
 	lost := history.Event{E: history.Lease, Scope: scope, Owner: owner1, O: "lost", Slots: []history.SlotEpoch{{1, 1}}}
+	givenBack := lost
+	givenBack.O = "released"
 	for name, c := range map[string]struct {
 		told []history.Event
 		at   int64
 		want check.State
 	}{
+		"lost, and then given back":     {[]history.Event{renewed, lost, givenBack}, 25_000_000, check.Holds},
 		"lost, and the clock set back":  {[]history.Event{renewed, lost}, 2_000_000, check.Holds},
 		"the clock set back":            {[]history.Event{renewed}, 2_000_000, check.Holds},
 		"lost, and the clock as it was": {[]history.Event{renewed, lost}, 25_000_000, check.Violated},
