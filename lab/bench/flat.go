@@ -42,29 +42,34 @@ func (s *stack) boundedQueue(name, binding string) error {
 
 // flatBacklog drains a large table once, and a small one before it and after it. The queue
 // is full from the beginning, so that for each message of both the broker drops an old one.
+// The broker alone takes as many, so that what a long run costs the broker, and these cores,
+// is told apart from what a large backlog costs Outlast.
 func (s *stack) flatBacklog(ctx context.Context, o *options) (*report.Table, error) {
 	small, large := 50_000, o.rows
 	if large == 0 {
 		large = 1_000_000
 	}
-	t := &report.Table{Name: "backlog", Title: "Drain of a small and a large backlog"}
+	t := &report.Table{Name: "backlog", Title: "Drain of a small and a large backlog, and the broker alone for as many messages"}
+	full := func(string) error {
+		return fillQueue(ctx, s, &task{Broker: s.vhost.URL(), Rows: boundedLength, Size: 256, Keys: 1000})
+	}
 	for _, rows := range []int{small, small, large, small} {
-		name := fmt.Sprintf("outlast, backlog of %d rows", rows)
-		if !o.wants(name) {
-			continue
+		for _, actor := range []string{"broker", "outlast"} {
+			name := fmt.Sprintf("%s, %d messages", actor, rows)
+			if !o.wants(name) {
+				continue
+			}
+			r, err := s.drain(ctx, actor, rows, 1, full)
+			if err != nil {
+				return t, fmt.Errorf("%s: %w", name, err)
+			}
+			first, last := r[0].tenth(0), r[0].tenth(9)
+			t.Add(name, report.Value{Name: "msg/s", Value: r[0].rate()}, report.Value{Name: "msg/s of the first tenth", Value: first},
+				report.Value{Name: "of the last tenth", Value: last}, report.Value{Name: "CPU us/msg", Value: r[0].Usage.CPU / float64(rows) * 1e6},
+				report.Value{Name: "database CPU us/msg", Value: r[0].database / float64(rows) * 1e6},
+				report.Value{Name: "broker CPU us/msg", Value: r[0].broker / float64(rows) * 1e6},
+				report.Value{Name: "peak RSS MiB", Value: r[0].Usage.RSS / (1 << 20)})
 		}
-		r, err := s.drain(ctx, rows, 1, func(string) error {
-			return fillQueue(ctx, s, &task{Broker: s.vhost.URL(), Rows: boundedLength, Size: 256, Keys: 1000})
-		})
-		if err != nil {
-			return t, err
-		}
-		first, last := r[0].tenth(0), r[0].tenth(9)
-		t.Add(name, report.Value{Name: "msg/s", Value: r[0].rate()}, report.Value{Name: "msg/s of the first tenth", Value: first},
-			report.Value{Name: "of the last tenth", Value: last}, report.Value{Name: "CPU us/msg", Value: r[0].Usage.CPU / float64(rows) * 1e6},
-			report.Value{Name: "database CPU us/msg", Value: r[0].database / float64(rows) * 1e6},
-			report.Value{Name: "broker CPU us/msg", Value: r[0].broker / float64(rows) * 1e6},
-			report.Value{Name: "peak RSS MiB", Value: r[0].Usage.RSS / (1 << 20)})
 	}
 	return t, nil
 }
@@ -84,9 +89,9 @@ type drained struct {
 	database, broker float64
 }
 
-// drain fills one table and drains it a number of times, one after the other. All begin
-// right after a checkpoint.
-func (s *stack) drain(ctx context.Context, rows, times int, between ...func(url string) error) (results []drained, err error) {
+// drain lets an actor send the rows of one table, filled again each time, one drain after
+// the other. All begin right after a checkpoint. The broker alone needs no table.
+func (s *stack) drain(ctx context.Context, actor string, rows, times int, between ...func(url string) error) (results []drained, err error) {
 	url, drop, err := s.freshDatabase(ctx, "postgres")
 	if err != nil {
 		return nil, err
@@ -101,10 +106,13 @@ func (s *stack) drain(ctx context.Context, rows, times int, between ...func(url 
 			return nil, err
 		}
 	}
-	work := task{Actor: "outlast", Database: url, Broker: s.vhost.URL(), Rows: rows, Size: 256, Keys: 1000}
+	c := contenderNamed(actor)
+	work := task{Actor: actor, Database: url, Broker: s.vhost.URL(), Rows: rows, Size: 256, Keys: 1000}
 	for range times {
-		if err := fillOutbox(ctx, s, &work); err != nil {
-			return nil, err
+		if !c.bare {
+			if err := fillOutbox(ctx, s, &work); err != nil {
+				return nil, err
+			}
 		}
 		if err := execAll(ctx, url, "CHECKPOINT"); err != nil {
 			return nil, err
@@ -115,7 +123,6 @@ func (s *stack) drain(ctx context.Context, rows, times int, between ...func(url 
 			return nil, err
 		}
 		results = append(results, drained{r, settledCPU(s.postgresPID) - pg, treeCPU(s.rabbitPID) - rabbit})
-		c := contenderNamed("outlast")
 		check := &relayCase{contender: c, workload: workload{rows: min(rows*len(results), boundedLength)}}
 		work.Queue = queue
 		if err := s.check(ctx, check, &work); err != nil {
@@ -136,7 +143,7 @@ func (s *stack) flatSnapshot(ctx context.Context, o *options) (*report.Table, er
 			continue
 		}
 		end := func() {}
-		results, err := s.drain(ctx, rows, times, func(url string) (err error) {
+		results, err := s.drain(ctx, "outlast", rows, times, func(url string) (err error) {
 			if held {
 				end, err = oldTransaction(ctx, url)
 			}
