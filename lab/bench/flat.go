@@ -56,9 +56,9 @@ func (s *stack) flatBacklog(ctx context.Context, o *options) (*report.Table, err
 	full := func(string) error {
 		return fillQueue(ctx, s, &task{Broker: s.vhost.URL(), Rows: boundedLength, Size: 256, Keys: 1000})
 	}
-	for _, rows := range []int{small, small, large, small} {
+	for _, backlog := range []int{small, small, large, small} {
 		for _, actor := range []string{"broker", "outlast"} {
-			rows := rows
+			rows := backlog
 			if actor == "broker" {
 				rows = min(rows, longRun)
 			}
