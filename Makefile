@@ -97,7 +97,9 @@ bench-micro: ## Benchmarks of the hot paths against those kept; KEEP=1 keeps the
 	@rm -f bin/bench-micro.ok
 	{ $(GO) test -run '^$$' -bench . -benchtime 300ms -count 6 $(MICRO) && touch bin/bench-micro.ok; } | tee bin/bench-micro.txt
 	@test -e bin/bench-micro.ok || { echo 'a benchmark failed: nothing is compared and nothing kept' >&2; exit 1; }
-	@cd lab && $(GO) tool benchstat kept=../$(MICROFILE) now=../bin/bench-micro.txt
+	@cd lab && $(GO) tool benchstat -ignore cpu kept=../$(MICROFILE) now=../bin/bench-micro.txt
+	@kept=$$(grep -m1 '^cpu:' $(MICROFILE)); now=$$(grep -m1 '^cpu:' bin/bench-micro.txt); \
+	if [ "$$kept" != "$$now" ]; then echo "kept on $${kept#cpu: }, now on $${now#cpu: }: compare bytes and allocations, not times"; fi
 	@if [ -n "$(KEEP)" ]; then cp bin/bench-micro.txt $(MICROFILE); fi
 
 # A storm: see lab/storm. SEED repeats the faults of a run, RUNS makes a series that goes on where it was

@@ -165,6 +165,16 @@ func TestTracedCalls_reads_the_sum_of_strace(t *testing.T) {
 	}
 }
 
+func TestProcessorName_is_that_of_the_first(t *testing.T) {
+	list := "processor\t: 0\nvendor_id\t: X\nmodel\t\t: 17\nmodel name\t: One CPU @ 2.00GHz\n\nprocessor\t: 1\nmodel name\t: Another\n"
+	if got := processorName(list); got != "One CPU @ 2.00GHz" {
+		t.Errorf("got %q", got)
+	}
+	if got := processorName("Hardware\t: a board\n"); got != "" {
+		t.Errorf("got %q of a list without names", got)
+	}
+}
+
 func TestProducer_notes_how_it_compares(t *testing.T) {
 	t.Parallel()
 	table := &report.Table{}

@@ -12,6 +12,8 @@ import (
 
 // surroundings are what else decides about the numbers of a run.
 type surroundings struct {
+	// CPU is the processor's name; empty where it is not known. Times of two processors do not compare.
+	CPU string `json:"cpu,omitempty"`
 	// SyncMS is the time in milliseconds that the disk of the servers takes to make
 	// 4 KiB durable, in the middle, and SlowSyncMS in the slowest of a hundred.
 	SyncMS     float64 `json:"sync_ms"`
@@ -27,6 +29,8 @@ func lookAround() (s surroundings, err error) {
 	if fields := strings.Fields(string(data)); len(fields) > 0 {
 		s.Load = fields[0]
 	}
+	data, _ = os.ReadFile("/proc/cpuinfo") // as well
+	s.CPU = processorName(string(data))
 	f, err := os.CreateTemp("", "outlast-bench-")
 	if err != nil {
 		return s, err
@@ -47,10 +51,23 @@ func lookAround() (s surroundings, err error) {
 	return s, nil
 }
 
+// processorName reads the first processor's name from the kernel's list of them.
+func processorName(list string) string {
+	for line := range strings.Lines(list) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
 func (s surroundings) String() string {
 	text := fmt.Sprintf("a sync of the disk takes %s ms, the slowest in a hundred %s ms", report.Number(s.SyncMS), report.Number(s.SlowSyncMS))
 	if s.Load != "" {
 		text += "; load average " + s.Load
+	}
+	if s.CPU != "" {
+		text = s.CPU + "; " + text
 	}
 	return text
 }
