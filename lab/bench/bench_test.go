@@ -82,6 +82,26 @@ func lineOf(t *testing.T, table *report.Table, name string) *report.Line {
 	return nil
 }
 
+func TestOptions_want_cases_by_parts_of_names_that_may_have_commas(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		only, name string
+		want       bool
+	}{
+		{"", "outlast, 48 workers", true},
+		{"outlast, 48 workers", "outlast, 48 workers", true},
+		{"outlast, 48 workers", "outlast, ordered, 10 keys", false},
+		{"by hand,outlast, 48 workers,batches", "by hand, 48 workers", true},
+		{"by hand,outlast, 48 workers,batches", "outlast, NATS, 48 workers", false},
+		{"by hand,outlast, 48 workers,batches", "outlast, batches of 200, 4 workers", true},
+		{"by hand,", "outlast, 48 workers", false},
+	} {
+		if got := (&options{only: c.only}).wants(c.name); got != c.want {
+			t.Errorf("--only %q, case %q: got %t", c.only, c.name, got)
+		}
+	}
+}
+
 func TestActor_says_why_it_failed(t *testing.T) {
 	t.Parallel()
 	_, err := perform(context.WithoutCancel(t.Context()), task{Actor: "nobody"})

@@ -60,7 +60,7 @@ func parse(args []string) (*options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.rounds, "rounds", 0, "rounds of each part (default: five of relay, fewer of others)")
 	flags.Float64Var(&o.scale, "scale", 1, "share of the usual number of messages")
-	flags.StringVar(&o.only, "only", "", "run only cases whose name contains this; several by commas")
+	flags.StringVar(&o.only, "only", "", "run only cases whose name contains this; several by commas without a space behind, as names have them")
 	flags.StringVar(&o.queues, "queues", "quorum,classic", "queue types")
 	flags.StringVar(&o.profile, "profile", "", "folder for CPU profiles of the contenders")
 	flags.StringVar(&o.json, "json", "", "file for the results as JSON")
@@ -100,7 +100,20 @@ func (o *options) forPart(p part) *options {
 
 // wants reports whether a case was asked for.
 func (o *options) wants(name string) bool {
-	return o.only == "" || slices.ContainsFunc(strings.Split(o.only, ","), func(s string) bool { return strings.Contains(name, s) })
+	return o.only == "" || slices.ContainsFunc(namesIn(o.only), func(s string) bool { return strings.Contains(name, s) })
+}
+
+// namesIn splits at commas, but for those with a space behind: "outlast, 48 workers" is one name.
+func namesIn(list string) (names []string) {
+	for i, s := range strings.Split(list, ",") {
+		switch {
+		case i > 0 && strings.HasPrefix(s, " ") && len(names) > 0:
+			names[len(names)-1] += "," + s
+		case s != "":
+			names = append(names, s)
+		}
+	}
+	return names
 }
 
 func run(ctx context.Context, args []string) (err error) {
@@ -142,6 +155,9 @@ func run(ctx context.Context, args []string) (err error) {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s took %s\n", p.name, time.Since(began).Round(time.Second))
+	}
+	if o.only != "" && !slices.ContainsFunc(results.Tables, func(t *report.Table) bool { return len(t.Lines) > 0 }) {
+		return fmt.Errorf("--only %q: no case of the parts that ran has such a name", o.only)
 	}
 	return nil
 }
