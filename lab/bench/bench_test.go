@@ -186,6 +186,7 @@ func TestTracedCalls_reads_the_sum_of_strace(t *testing.T) {
 }
 
 func TestProcessorName_is_that_of_the_first(t *testing.T) {
+	t.Parallel()
 	list := "processor\t: 0\nvendor_id\t: X\nmodel\t\t: 17\nmodel name\t: One CPU @ 2.00GHz\n\nprocessor\t: 1\nmodel name\t: Another\n"
 	if got := processorName(list); got != "One CPU @ 2.00GHz" {
 		t.Errorf("got %q", got)

@@ -45,8 +45,8 @@ const longRun = 2_000_000
 
 // flatBacklog drains a large table once, and a small one before it and after it. The queue
 // is full from the beginning, so that for each message of both the broker drops an old one.
-// The broker alone takes turns with it, so that what a long run costs the broker and these
-// cores is told apart from what a backlog costs Outlast.
+// The broker alone and a relay without the sent log take turns with it, so that what a long
+// run costs the broker, and what the sent log costs, are told apart from the rest.
 func (s *stack) flatBacklog(ctx context.Context, o *options) (*report.Table, error) {
 	small, large := 50_000, o.rows
 	if large == 0 {
@@ -57,7 +57,7 @@ func (s *stack) flatBacklog(ctx context.Context, o *options) (*report.Table, err
 		return fillQueue(ctx, s, &task{Broker: s.vhost.URL(), Rows: boundedLength, Size: 256, Keys: 1000})
 	}
 	for _, backlog := range []int{small, small, large, small} {
-		for _, actor := range []string{"broker", "outlast"} {
+		for _, actor := range []string{"broker", "outlast", "untracked"} {
 			rows := backlog
 			if actor == "broker" {
 				rows = min(rows, longRun)

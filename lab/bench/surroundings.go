@@ -29,7 +29,7 @@ func lookAround() (s surroundings, err error) {
 	if fields := strings.Fields(string(data)); len(fields) > 0 {
 		s.Load = fields[0]
 	}
-	data, _ = os.ReadFile("/proc/cpuinfo") // as well
+	data, _ = os.ReadFile("/proc/cpuinfo") // absent on other systems too
 	s.CPU = processorName(string(data))
 	f, err := os.CreateTemp("", "outlast-bench-")
 	if err != nil {
