@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,42 +41,51 @@ func (s *stack) boundedQueue(name, binding string) error {
 	})
 }
 
-// longRun is how many messages the broker alone takes at most: many segments of its log.
+// longRun is how many messages the broker alone and the relay without the sent log take at
+// most: many segments of the broker's log, and more than the database's buffers hold.
 const longRun = 2_000_000
 
-// flatBacklog drains a large table once, and a small one before it and after it. The queue
-// is full from the beginning, so that for each message of both the broker drops an old one.
-// The broker alone and a relay without the sent log take turns with it, so that what a long
-// run costs the broker, and what the sent log costs, are told apart from the rest.
+// flatBacklog drains a large table, with small ones before it and after it in the same
+// database: a database that was made for a small one has had no vacuum yet, and its sent log
+// is empty. The queue is full from the beginning, so that for each message of all the broker
+// drops an old one. The broker alone and a relay without the sent log, each in its turn, tell
+// what a long run costs the broker, and what the sent log costs.
 func (s *stack) flatBacklog(ctx context.Context, o *options) (*report.Table, error) {
-	small, large := 50_000, o.rows
+	const small, around = 50_000, 5
+	large := o.rows
 	if large == 0 {
 		large = 1_000_000
 	}
-	t := &report.Table{Name: "backlog", Title: "Drain of a small and a large backlog, and the broker alone"}
+	t := &report.Table{Name: "backlog", Title: "Drains of a large backlog, with small ones before and after it, and the broker alone"}
 	full := func(string) error {
 		return fillQueue(ctx, s, &task{Broker: s.vhost.URL(), Rows: boundedLength, Size: 256, Keys: 1000})
 	}
-	for _, backlog := range []int{small, small, large, small} {
-		for _, actor := range []string{"broker", "outlast", "untracked"} {
-			rows := backlog
-			if actor == "broker" {
-				rows = min(rows, longRun)
+	for _, actor := range []string{"broker", "outlast", "untracked"} {
+		rows := large
+		if actor != "outlast" {
+			rows = min(rows, longRun)
+		}
+		smalls := slices.Repeat([]int{small}, around)
+		whole := fmt.Sprintf("%s, %d messages", actor, rows)
+		if !o.wants(whole) {
+			continue
+		}
+		results, err := s.drain(ctx, actor, slices.Concat(smalls, []int{rows}, smalls), full)
+		for i, r := range results {
+			name := whole
+			if i < around {
+				name = fmt.Sprintf("%s, %d messages before", actor, small)
+			} else if i > around {
+				name = fmt.Sprintf("%s, %d messages after", actor, small)
 			}
-			name := fmt.Sprintf("%s, %d messages", actor, rows)
-			if !o.wants(name) {
-				continue
-			}
-			r, err := s.drain(ctx, actor, rows, 1, full)
-			if err != nil {
-				return t, fmt.Errorf("%s: %w", name, err)
-			}
-			first, last := r[0].tenth(0), r[0].tenth(9)
-			t.Add(name, report.Value{Name: "msg/s", Value: r[0].rate()}, report.Value{Name: "msg/s of the first tenth", Value: first},
-				report.Value{Name: "of the last tenth", Value: last}, report.Value{Name: "CPU us/msg", Value: r[0].Usage.CPU / float64(rows) * 1e6},
-				report.Value{Name: "database CPU us/msg", Value: r[0].database / float64(rows) * 1e6},
-				report.Value{Name: "broker CPU us/msg", Value: r[0].broker / float64(rows) * 1e6},
-				report.Value{Name: "peak RSS MiB", Value: r[0].Usage.RSS / (1 << 20)})
+			n := float64(r.Rows)
+			t.Add(name, report.Value{Name: "msg/s", Value: r.rate()}, report.Value{Name: "msg/s of the first tenth", Value: r.tenth(0)},
+				report.Value{Name: "of the last tenth", Value: r.tenth(9)}, report.Value{Name: "CPU us/msg", Value: r.Usage.CPU / n * 1e6},
+				report.Value{Name: "database CPU us/msg", Value: r.database / n * 1e6}, report.Value{Name: "broker CPU us/msg", Value: r.broker / n * 1e6},
+				report.Value{Name: "peak RSS MiB", Value: r.Usage.RSS / (1 << 20)})
+		}
+		if err != nil {
+			return t, fmt.Errorf("%s: %w", actor, err)
 		}
 	}
 	return t, nil
@@ -96,9 +106,10 @@ type drained struct {
 	database, broker float64
 }
 
-// drain lets an actor send the rows of one table, filled again each time, one drain after
-// the other. All begin right after a checkpoint. The broker alone needs no table.
-func (s *stack) drain(ctx context.Context, actor string, rows, times int, between ...func(url string) error) (results []drained, err error) {
+// drain lets an actor send tables of the given sizes, one after the other, in one database.
+// All begin right after a checkpoint. The broker alone needs no table. With an error it
+// returns what was drained until then.
+func (s *stack) drain(ctx context.Context, actor string, sizes []int, between ...func(url string) error) (results []drained, err error) {
 	url, drop, err := s.freshDatabase(ctx, "postgres")
 	if err != nil {
 		return nil, err
@@ -114,26 +125,28 @@ func (s *stack) drain(ctx context.Context, actor string, rows, times int, betwee
 		}
 	}
 	c := contenderNamed(actor)
-	work := task{Actor: actor, Database: url, Broker: s.vhost.URL(), Rows: rows, Size: 256, Keys: 1000}
-	for range times {
+	work := task{Actor: actor, Database: url, Broker: s.vhost.URL(), Queue: queue, Size: 256, Keys: 1000}
+	sent := 0
+	for _, rows := range sizes {
+		work.Rows = rows
 		if !c.bare {
 			if err := fillOutbox(ctx, s, &work); err != nil {
-				return nil, err
+				return results, err
 			}
 		}
 		if err := execAll(ctx, url, "CHECKPOINT"); err != nil {
-			return nil, err
+			return results, err
 		}
 		pg, rabbit := treeCPU(s.postgresPID), treeCPU(s.rabbitPID)
 		r, err := perform(ctx, work)
 		if err != nil {
-			return nil, err
+			return results, err
 		}
 		results = append(results, drained{r, settledCPU(s.postgresPID) - pg, treeCPU(s.rabbitPID) - rabbit})
-		check := &relayCase{contender: c, workload: workload{rows: min(rows*len(results), boundedLength)}}
-		work.Queue = queue
+		sent += rows
+		check := &relayCase{contender: c, workload: workload{rows: min(sent, boundedLength)}}
 		if err := s.check(ctx, check, &work); err != nil {
-			return nil, err
+			return results, err
 		}
 	}
 	return results, s.deleteQueue(queue)
@@ -150,7 +163,7 @@ func (s *stack) flatSnapshot(ctx context.Context, o *options) (*report.Table, er
 			continue
 		}
 		end := func() {}
-		results, err := s.drain(ctx, "outlast", rows, times, func(url string) (err error) {
+		results, err := s.drain(ctx, "outlast", slices.Repeat([]int{rows}, times), func(url string) (err error) {
 			if held {
 				end, err = oldTransaction(ctx, url)
 			}
