@@ -33,7 +33,8 @@ type pick struct {
 
 type pickSlot struct {
 	*slotReader
-	slot int
+	slot   int
+	byTurn bool // see arrange
 	// got rows above the cursor in this pick; visited entirely when whole.
 	got   int
 	whole bool
@@ -86,7 +87,7 @@ func (p *pick) setBack() {
 	p.r.s.facts.forget()
 	p.r.mu.Lock()
 	for _, s := range p.r.slots {
-		s.loaded, s.cursor, s.low, s.seen = false, 0, 0, 0
+		s.loaded, s.backlog, s.cursor, s.low, s.seen = false, false, 0, 0, 0
 	}
 	p.r.mu.Unlock()
 	p.r.picks, p.r.prev, p.r.old = 0, snapshot{}, snapshot{}
@@ -362,7 +363,7 @@ func (p *pick) keepFresh(rows []*outlast.Row) []*outlast.Row {
 	return rows
 }
 
-// turn notes which slots were visited entirely and where the next pick begins.
+// turn notes which slots were visited entirely, and whose turn is next.
 func (p *pick) turn(last, kept int) {
 	r := p.r
 	quota := min(r.quota, p.maxRows)
@@ -370,21 +371,19 @@ func (p *pick) turn(last, kept int) {
 	hit := false
 	for i := range p.slots {
 		s := &p.slots[i]
-		if s.got >= quota {
-			hit = true
-			continue
+		if cut && i > last {
+			break
 		}
-		s.whole = !cut || i < last
+		hit = hit || s.got >= quota
+		s.whole = s.got < quota && (!cut || i < last)
+		s.backlog = !s.whole
+		if s.byTurn {
+			r.first = s.slot + 1
+		}
 	}
 	switch {
 	case cut:
 		r.quota = max(64, p.maxRows/16, r.quota/2)
-		if last >= 0 {
-			r.first = p.slots[(last+1)%len(p.slots)].slot
-			if !p.slots[last].whole && p.slots[last].got < quota {
-				r.first = p.slots[last].slot
-			}
-		}
 	case hit:
 		r.quota = min(2*r.quota, max(p.maxRows, 64)) // room was left: few slots hold the backlog
 	}

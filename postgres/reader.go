@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sort"
@@ -35,7 +36,7 @@ type reader struct {
 
 	picks     uint64 // complete ones
 	prev, old snapshot
-	first     int // the slot to begin with, so that a full one starves nobody
+	first     int // the slot to begin with among those that are read by turns
 	quota     int // rows of one slot in one Pick
 	sweep     pacer
 	lows      pacer
@@ -51,7 +52,9 @@ type slotReader struct {
 	cursor int64
 	seen   uint64
 	loaded bool
-	known  map[int64][16]byte // returned and not forgotten
+	// backlog: the last visit left rows above cursor.
+	backlog bool
+	known   map[int64][16]byte // returned and not forgotten
 }
 
 // quiet is how long nothing was found until a pick is planned anew each time: one statement
@@ -121,6 +124,7 @@ func (r *reader) begin(p *pick, held []outlast.Lease) {
 	})
 	sorted = slices.CompactFunc(sorted, func(a, b outlast.Lease) bool { return a.Slot == b.Slot }) // the newest counts
 	start := sort.Search(len(sorted), func(i int) bool { return sorted[i].Slot >= r.first })
+	slots := make([]pickSlot, 0, len(sorted))
 	for i := range sorted {
 		l := sorted[(start+i)%len(sorted)]
 		s := r.slots[l.Slot]
@@ -128,8 +132,58 @@ func (r *reader) begin(p *pick, held []outlast.Lease) {
 			s = &slotReader{epoch: l.Epoch, known: map[int64][16]byte{}}
 			r.slots[l.Slot] = s
 		}
-		p.slots = append(p.slots, pickSlot{slotReader: s, slot: l.Slot})
+		slots = append(slots, pickSlot{slotReader: s, slot: l.Slot})
 	}
+	p.slots = arrange(slots, r.picks%2 == 1)
+}
+
+const (
+	// lagging is how far behind the foremost backlog, in seqs, a slot is read by turns. A
+	// visit takes 64 rows, which are 64,000 seqs of a slot with one key in a thousand.
+	lagging = 131_072
+	// glances is how many slots with nothing to read may come before one that has: a look
+	// costs some microseconds.
+	glances = 16
+)
+
+// arrange puts slots, given by turns, into the order in which a pick reads them until it is
+// full. Where all have a backlog, the one whose next row is oldest comes first. Equal shares
+// would let a slot with few rows run ahead through all of the table, and each vacuum would
+// then find deleted rows on every page of it (TestABacklogIsReadInItsOrder). Two kinds of
+// slots take turns between them, so that a full slot starves nobody
+// (TestABacklogStarvesNobody): those that were read to their end, whose next rows are new;
+// and those that lag although they always come first, as the slot of a busy key does.
+func arrange(slots []pickSlot, turnsFirst bool) []pickSlot {
+	var foremost int64
+	for _, s := range slots {
+		if s.backlog {
+			foremost = max(foremost, s.cursor)
+		}
+	}
+	var aged, turns []pickSlot
+	for _, s := range slots {
+		if s.byTurn = !s.backlog || s.cursor < foremost-lagging; s.byTurn {
+			turns = append(turns, s)
+		} else {
+			aged = append(aged, s)
+		}
+	}
+	slices.SortStableFunc(aged, func(a, b pickSlot) int { return cmp.Compare(a.cursor, b.cursor) })
+	arranged := slots[:0]
+	for len(aged)+len(turns) > 0 {
+		if !turnsFirst && len(aged) > 0 {
+			arranged, aged = append(arranged, aged[0]), aged[1:]
+		}
+		turnsFirst = false
+		for n := 0; len(turns) > 0 && n < glances; n++ {
+			s := turns[0]
+			arranged, turns = append(arranged, s), turns[1:]
+			if s.backlog {
+				break
+			}
+		}
+	}
+	return arranged
 }
 
 func (r *reader) end() {
