@@ -154,13 +154,19 @@ const (
 // (TestABacklogStarvesNobody): those that were read to their end, whose next rows are new;
 // and those that lag although they always come first, as the slot of a busy key does.
 func arrange(slots []pickSlot, turnsFirst bool) []pickSlot {
-	var foremost int64
-	for _, s := range slots {
+	foremost, full := int64(0), 0
+	for i := range slots {
+		s := &slots[i]
+		s.byTurn = true
 		if s.backlog {
 			foremost = max(foremost, s.cursor)
+			full++
 		}
 	}
-	var aged, turns []pickSlot
+	if full == 0 {
+		return slots
+	}
+	aged, turns := make([]pickSlot, 0, full), make([]pickSlot, 0, len(slots))
 	for _, s := range slots {
 		if s.byTurn = !s.backlog || s.cursor < foremost-lagging; s.byTurn {
 			turns = append(turns, s)
