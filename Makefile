@@ -76,7 +76,7 @@ bench: ## Measure against other outboxes on real servers, about 10 minutes; BENC
 	cd lab && $(GO) run ./bench $(BENCH) --json ../bin/bench.json --markdown ../bin/bench.md --svg ../bin/bench.svg
 
 .PHONY: bench-flat
-bench-flat: ## Ten million rows, an old snapshot, 1 to 8 relays, 1 to 1000 queues: about 40 minutes
+bench-flat: ## Ten million rows, an old snapshot, 1 to 8 relays, 1 to 1000 queues: about 35 minutes
 	@lab/install
 	@mkdir -p bin
 	cd lab && $(GO) run ./bench flat --rows 10000000 --json ../bin/bench-flat.json --markdown ../bin/bench-flat.md --svg ../bin/bench-flat.svg
