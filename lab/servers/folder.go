@@ -23,6 +23,10 @@ func newFolder() (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newFolderIn(parent)
+}
+
+func newFolderIn(parent string) (*folder, error) {
 	removeOrphans(parent)
 	for {
 		path, err := os.MkdirTemp(parent, folderPattern)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -125,25 +126,35 @@ func TestMissingServer_is_an_error_that_says_how_to_install_it(t *testing.T) {
 	}
 }
 
+// In a parent of its own, so that nobody else is just removing the orphan.
 func TestRemoveOrphans_keeps_folders_in_use(t *testing.T) {
 	t.Parallel()
-	inUse, err := newFolder()
+	parent := t.TempDir()
+	inUse, err := newFolderIn(parent)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer inUse.remove()
-	orphan, err := newFolder()
+	orphan, err := newFolderIn(parent)
 	if err != nil {
 		t.Fatal(err)
 	}
 	orphan.lock.Close() // as the kernel does when the owner dies
-	next, err := newFolder()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer next.remove()
-	if exists(orphan.path) {
-		t.Error("the orphan is still there")
+	// A process that another test is just starting holds a copy of the lock until its exec:
+	// then one of the next folders finds the orphan.
+	for deadline := time.Now().Add(time.Minute); ; {
+		next, err := newFolderIn(parent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.remove()
+		if !exists(orphan.path) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the orphan is still there")
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	if !exists(inUse.path) {
 		t.Error("a folder in use was removed")
