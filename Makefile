@@ -70,7 +70,7 @@ lint-static:
 BENCH ?=
 
 .PHONY: bench
-bench: ## Measure against other outboxes on real servers, about 10 minutes; BENCH=list shows the parts
+bench: ## Measure against other outboxes on real servers, about 15 minutes; BENCH=list shows the parts
 	@lab/install
 	@mkdir -p bin
 	cd lab && $(GO) run ./bench $(BENCH) --json ../bin/bench.json --markdown ../bin/bench.md --svg ../bin/bench.svg
