@@ -1,7 +1,7 @@
 // Command bench measures Outlast against what it could reach and what others reach, on
 // servers that it starts itself, with fsync on.
 //
-//	go run ./bench                       the usual parts, about ten minutes
+//	go run ./bench                       the usual parts, about fifteen minutes
 //	go run ./bench relay keys            single parts by name
 //	go run ./bench relay --rounds 1 --scale 0.2 --only outlast
 //	go run ./bench list                  what there is

@@ -29,7 +29,7 @@ func parts() []part {
 		{"held", "the same under a transaction that stays open (--for 10m)", 0, heldPart},
 		{"idle", "what services cost that have nothing to do", 0, idlePart},
 		{"recovery", "a broker that comes back, and messages that fail, as others feel them", 0, recoveryPart},
-		{"consumer", "queue to committed effect, against the best by hand", 1, consumerPart},
+		{"consumer", "queue to committed effect, against the best by hand", 3, consumerPart},
 	}
 }
 

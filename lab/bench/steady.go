@@ -18,11 +18,12 @@ const (
 	steadyPeriods = 15
 	burstRows     = 50_000
 	steadyPace    = 100 * time.Millisecond // how exactly a burst is timed
+	burstPause    = 10 * time.Second       // in which what stood behind a burst is handled
 )
 
 // steadyPart keeps a load up for a long time and shows, period by period, what would
 // grow if anything did: the rows and the bytes of the outbox, the relay's memory and
-// CPU, and the time from COMMIT to effect. A burst in the beginning and one in the end
+// CPU, and the time from COMMIT to effect. Bursts in the beginning and in the end
 // show what the system could do then.
 func steadyPart(ctx context.Context, s *stack, o *options) ([]*report.Table, error) {
 	return s.steady(ctx, o, "steady", cmp.Or(o.period, 45*time.Minute), func(context.Context, string) (func(), error) { return func() {}, nil })
@@ -68,11 +69,12 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 	burst := int(burstRows * o.scale)
 	work := task{Database: url, Broker: s.vhost.URL(), Size: 256, Keys: 1000, Rate: steadyRate, Batch: 1, Sample: steadySample, Pace: steadyPace,
 		Rows: int(length.Seconds() * steadyRate)}
-	chain, err := s.startChain(ctx, work, "outbox", time.Second, func(sink *task) { sink.Rows += 2 * burst })
+	w := newWatch(s, url, name, length)
+	chain, err := s.startChain(ctx, work, "outbox", time.Second, func(sink *task) { sink.Rows += 2 * w.times * burst })
 	if err != nil {
 		return nil, err
 	}
-	w := newWatch(url, chain, name, length)
+	w.chain, w.began = chain, time.Now()
 	tables = []*report.Table{w.work, w.sizes}
 	if err := w.run(ctx, length, burst); err != nil {
 		chain.stop()
@@ -92,35 +94,51 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 
 // watch looks at a chain under load. It remembers what it saw last.
 type watch struct {
+	stack *stack
 	url   string
 	chain *chain
 	began time.Time
 
 	work, sizes *report.Table
 
-	bursts  []time.Time // when each was committed
+	times   int // how many bursts there are in the beginning, and in the end
+	bursts  []burst
 	at      time.Time
 	effects int
 	cpu     float64
 }
 
-func newWatch(url string, c *chain, name string, length time.Duration) *watch {
-	return &watch{url: url, chain: c, began: time.Now(),
+// burst is what was measured of one: the CPU of the relay and of the servers, in seconds for
+// each effect committed meanwhile.
+type burst struct {
+	at                      time.Time // when it was committed
+	machine                 float64
+	relay, database, broker float64
+}
+
+// newWatch knows as many bursts as a period has room for, three at most: one measurement
+// beside a load that fills the cores tells little.
+func newWatch(s *stack, url, name string, length time.Duration) *watch {
+	return &watch{stack: s, url: url, times: max(1, min(3, int(length/steadyPeriods/time.Minute))),
 		work:  &report.Table{Name: name, Title: fmt.Sprintf("%d msg/s for %s: commit, relay in its own process, consume", steadyRate, length)},
 		sizes: &report.Table{Name: name + " sizes", Title: "What the tables and indexes take meanwhile"}}
 }
 
-// run looks once in a period, with a burst in the first one, before it counts, and one in
+// run looks once in a period, with bursts in the first one, before it counts, and in
 // the last, after it has counted.
-func (w *watch) run(ctx context.Context, length time.Duration, burst int) error {
+func (w *watch) run(ctx context.Context, length time.Duration, rows int) error {
 	period := length / steadyPeriods
 	for i := range steadyPeriods {
 		if i == 0 || i == steadyPeriods-1 {
-			if err := sleep(ctx, period/6); err != nil {
-				return err
-			}
-			if err := w.burst(ctx, burst); err != nil {
-				return err
+			pause := period / 6
+			for range w.times {
+				if err := sleep(ctx, pause); err != nil {
+					return err
+				}
+				if err := w.burst(ctx, rows); err != nil {
+					return err
+				}
+				pause = burstPause
 			}
 		}
 		if i == steadyPeriods-1 {
@@ -137,9 +155,13 @@ func (w *watch) run(ctx context.Context, length time.Duration, burst int) error 
 }
 
 // burst commits many messages at once, and returns when as many have had their effects. It
-// leaves the outbox alone meanwhile: to count what is left there would read what is deleted too.
+// counts neither the outbox, where it would read what is deleted too, nor the effects, which
+// after a long run would take a share of the cores that the burst is to have: the database's
+// statistics are a second late at most, and the rates are by what the relay and the consumers
+// note themselves.
 func (w *watch) burst(ctx context.Context, rows int) error {
-	const effects = "SELECT count(*) FROM effect"
+	const effects = "SELECT coalesce(sum(n_tup_ins), 0)::bigint FROM pg_stat_user_tables WHERE relname = 'effect'"
+	machine := machineSpeed()
 	before, err := number(ctx, w.url, effects)
 	if err != nil {
 		return err
@@ -147,13 +169,18 @@ func (w *watch) burst(ctx context.Context, rows int) error {
 	if err := fillOutbox(ctx, nil, &task{Database: w.url, Rows: rows, Size: 256, Keys: 1000}); err != nil {
 		return err
 	}
-	w.bursts = append(w.bursts, time.Now())
+	at, relay, pg, rabbit := time.Now(), treeCPU(w.chain.relay.cmd.Process.Pid), treeCPU(w.stack.postgresPID), treeCPU(w.stack.rabbitPID)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	for {
 		n, err := number(ctx, w.url, effects)
-		if err != nil || n >= before+rows {
+		if err != nil {
 			return err
+		}
+		if done := float64(n - before); n >= before+rows {
+			w.bursts = append(w.bursts, burst{at, machine, (treeCPU(w.chain.relay.cmd.Process.Pid) - relay) / done,
+				(treeCPU(w.stack.postgresPID) - pg) / done, (treeCPU(w.stack.rabbitPID) - rabbit) / done})
+			return nil
 		}
 		if err := sleep(ctx, 2*time.Second); err != nil {
 			return fmt.Errorf("burst: %d of %d had their effects: %w", n-before, rows, err)
@@ -165,15 +192,19 @@ func (w *watch) burst(ctx context.Context, rows int) error {
 // committed, by what they note themselves.
 func (w *watch) burstRates(name string, rows int, consumed *outcome) (*report.Table, error) {
 	t := &report.Table{Name: name + " bursts", Title: fmt.Sprintf("%d messages at once, beside %d msg/s", rows, steadyRate)}
-	for _, at := range w.bursts {
-		relayed, err1 := w.chain.relayed.rateFrom(at, rows)
-		handled, err2 := consumed.rateFrom(at, rows)
+	for i, b := range w.bursts {
+		relayed, err1 := w.chain.relayed.rateFrom(b.at, rows)
+		handled, err2 := consumed.rateFrom(b.at, rows)
 		if err := errors.Join(err1, err2); err != nil {
 			return t, err
 		}
-		t.Add("outlast, after "+at.Sub(w.began).Round(time.Second).String(),
-			report.Value{Name: "relayed msg/s", Value: relayed}, report.Value{Name: "handled msg/s", Value: handled})
+		first := w.bursts[i/w.times*w.times].at
+		t.Add("outlast, from "+first.Sub(w.began).Round(time.Second).String()+" on",
+			report.Value{Name: "relayed msg/s", Value: relayed}, report.Value{Name: "handled msg/s", Value: handled},
+			report.Value{Name: "relay CPU us/msg", Value: b.relay * 1e6}, report.Value{Name: "database CPU us/msg", Value: b.database * 1e6},
+			report.Value{Name: "broker CPU us/msg", Value: b.broker * 1e6}, report.Value{Name: "hash of 4 MiB ms", Value: b.machine * 1000})
 	}
+	t.Notes = append(t.Notes, "The hash is the CPU that a fixed piece of work takes right before a burst: where it differs, the machine does.")
 	return t, nil
 }
 

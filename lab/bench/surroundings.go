@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -49,6 +50,18 @@ func lookAround() (s surroundings, err error) {
 	}
 	s.SyncMS, s.SlowSyncMS = report.Quantile(took, 0.5), report.Quantile(took, 0.99)
 	return s, nil
+}
+
+// machineSpeed is the CPU, in seconds, that a fixed piece of work takes now: shared cores have more than one speed.
+func machineSpeed() float64 {
+	data, took := make([]byte, 4<<20), make([]float64, 0, 25)
+	for range cap(took) {
+		before, _ := processCPU()
+		sha256.Sum256(data)
+		after, _ := processCPU()
+		took = append(took, after-before)
+	}
+	return report.Quantile(took, 0.5)
 }
 
 // processorName reads the first processor's name from the kernel's list of them.
