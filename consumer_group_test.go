@@ -47,6 +47,7 @@ func TestConsumerGroup(t *testing.T) {
 	bubble(t, "gives_back_again_what_could_not_be_given_back", testGiveBackFails)
 	bubble(t, "serves_no_lease_whose_release_may_still_happen", testGiveBackLate)
 	bubble(t, "F59_forgets_only_what_is_settled_and_old", testPurge)
+	bubble(t, "F59_forgets_as_fast_as_it_handles", testPurgePace)
 	bubble(t, "asks_the_database_rarely_when_idle", testIdle)
 	bubble(t, "consumes_foreign_queues", testForeign)
 }
@@ -1099,6 +1100,40 @@ func testPurge(t *testing.T) {
 	r.send(m...)
 	time.Sleep(time.Minute)
 	r.want("a1", "a2", "a1") // only what the producer has settled was forgotten
+}
+
+// testPurgePace has an inbox in which there is always more to forget.
+func testPurgePace(t *testing.T) {
+	r := newRig(t, outlast.ConsumerConfig{})
+	r.onOrder(r.record)
+	full := &fullStore{Store: r.store}
+	r.conf.Store = full
+	defer r.start()()
+	m := orders("a", 1, 1)
+	m[0].SettledBefore = time.Now()
+	r.send(m...)
+	time.Sleep(10 * time.Minute)
+	if n := full.purged.Load() / 600; n < 5000 {
+		t.Errorf("%d rows are forgotten in a second, while a group may handle thousands", n)
+	}
+}
+
+// fullStore has in its inbox what may be forgotten, without end.
+type fullStore struct {
+	outlast.Store
+	purged atomic.Int64
+}
+
+type fullInbox struct {
+	outlast.InboxStore
+	s *fullStore
+}
+
+func (s *fullStore) Inbox() outlast.InboxStore { return fullInbox{s.Store.Inbox(), s} }
+
+func (i fullInbox) Purge(_ context.Context, p outlast.PurgeRequest) (int, error) {
+	i.s.purged.Add(int64(p.Limit))
+	return p.Limit, nil
 }
 
 func testIdle(t *testing.T) {

@@ -11,7 +11,8 @@ import (
 const (
 	purgeEvery  = 45 * time.Second
 	purgeRows   = 1000
-	purgeRounds = 20 // per source and turn, so that a backlog is worked off in pieces
+	purgeRounds = 20 // per source and turn, so that a backlog of one keeps no other waiting
+	purgeAgain  = time.Second
 	maxSources  = 1000
 )
 
@@ -50,13 +51,21 @@ func (p *purger) requests(group string, age time.Duration) []PurgeRequest {
 	return list
 }
 
-// purgeLoop has the inbox forget, rarely and in small pieces.
+// purgeLoop has the inbox forget, rarely and in small pieces. Where a turn left something, the
+// next one comes soon: a group that handles thousands a second forgets as many.
 func (r *consumerRun) purgeLoop(ctx context.Context) {
-	for sleep(ctx, purgePause(), nil) {
+	pause := purgePause()
+	for sleep(ctx, pause, nil) {
+		pause = purgePause()
 		for _, req := range r.purge.requests(r.c.conf.Group, r.c.conf.DedupWindow) {
-			if err := r.purgeSource(ctx, req); err != nil && ctx.Err() == nil {
+			left, err := r.purgeSource(ctx, req)
+			if err != nil && ctx.Err() == nil {
 				r.c.log.Warn("purge the inbox: trying again later", "source", req.Source, "error", err)
+				pause = purgePause()
 				break
+			}
+			if left {
+				pause = purgeAgain
 			}
 		}
 	}
@@ -69,7 +78,8 @@ func purgePause() time.Duration {
 	return purgeEvery/2 + jitter(purgeEvery)
 }
 
-func (r *consumerRun) purgeSource(ctx context.Context, req PurgeRequest) error {
+// purgeSource reports whether the turn's rounds left something to forget.
+func (r *consumerRun) purgeSource(ctx context.Context, req PurgeRequest) (left bool, err error) {
 	for range purgeRounds {
 		var n int
 		err := inTime(ctx, func(ctx context.Context) (err error) {
@@ -78,11 +88,11 @@ func (r *consumerRun) purgeSource(ctx context.Context, req PurgeRequest) error {
 		})
 		eachHook(&r.c.hooks, func(h HookPurged) { h.OnPurged(req, n, err) })
 		if err != nil || n < req.Limit {
-			return err
+			return false, err
 		}
 		if !sleep(ctx, 50*time.Millisecond, nil) {
-			return nil
+			return false, nil
 		}
 	}
-	return nil
+	return true, nil
 }

@@ -165,10 +165,21 @@ ON CONFLICT (grp, source, id, hash) DO UPDATE SET last_at = clock_timestamp(),
     reason = EXCLUDED.reason, error = EXCLUDED.error, attempts = EXCLUDED.attempts
 
 -- name: purge
+-- The index is by the time of enqueueing, which other statements share, so that a purge walks
+-- only what was enqueued longer ago than the window. What was handled late may be young there:
+-- of that it looks at ten times as many rows as it may delete at most, and what lies behind
+-- them is kept longer, by as much as they were late.
+WITH now AS MATERIALIZED (
+    SELECT clock_timestamp() - $4::bigint * interval '1 microsecond' AS bound
+)
 DELETE FROM {{t}}inbox WHERE ctid = ANY(ARRAY(
     SELECT i.ctid FROM {{t}}inbox i
-    WHERE i.grp = $1::text AND i.source = $2::text AND i.state = 'handled' AND i.enqueued_at < $3::timestamptz
-        AND i.at < (SELECT clock_timestamp()) - $4::bigint * interval '1 microsecond'
+    WHERE i.grp = $1::text AND i.source = $2::text AND i.state = 'handled' AND i.at < (SELECT bound FROM now)
+        AND i.enqueued_at <= (SELECT max(e.enqueued_at) FROM (
+            SELECT l.enqueued_at FROM {{t}}inbox l
+            WHERE l.grp = $1::text AND l.source = $2::text AND l.state = 'handled'
+                AND l.enqueued_at < least($3::timestamptz, (SELECT bound FROM now))
+            ORDER BY l.enqueued_at LIMIT 10 * $5::int) e)
     ORDER BY i.enqueued_at LIMIT $5::int FOR UPDATE SKIP LOCKED))
 
 -- name: purge_noted
@@ -178,8 +189,12 @@ WITH now AS MATERIALIZED (
 ), d AS (
     DELETE FROM {{t}}inbox WHERE ctid = ANY(ARRAY(
         SELECT i.ctid FROM {{t}}inbox i
-        WHERE i.grp = $1::text AND i.source = $2::text AND i.state = 'handled' AND i.enqueued_at < $3::timestamptz
-            AND i.at < (SELECT bound FROM now)
+        WHERE i.grp = $1::text AND i.source = $2::text AND i.state = 'handled' AND i.at < (SELECT bound FROM now)
+            AND i.enqueued_at <= (SELECT max(e.enqueued_at) FROM (
+                SELECT l.enqueued_at FROM {{t}}inbox l
+                WHERE l.grp = $1::text AND l.source = $2::text AND l.state = 'handled'
+                    AND l.enqueued_at < least($3::timestamptz, (SELECT bound FROM now))
+                ORDER BY l.enqueued_at LIMIT 10 * $5::int) e)
         ORDER BY i.enqueued_at LIMIT $5::int FOR UPDATE SKIP LOCKED))
     RETURNING 1
 ), n AS (
