@@ -11,8 +11,8 @@ import (
 const (
 	purgeEvery  = 45 * time.Second
 	purgeRows   = 1000
-	purgeRounds = 20 // per source and turn, so that a backlog of one keeps no other waiting
-	purgeAgain  = time.Second
+	purgeRounds = 20          // per source and turn, so that a backlog of one keeps no other waiting
+	purgeAgain  = time.Second // after a turn that left something
 	maxSources  = 1000
 )
 

@@ -66,17 +66,17 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 		return nil, err
 	}
 	defer end()
-	burst := int(burstRows * o.scale)
+	rows := int(burstRows * o.scale) // of a burst
 	work := task{Database: url, Broker: s.vhost.URL(), Size: 256, Keys: 1000, Rate: steadyRate, Batch: 1, Sample: steadySample, Pace: steadyPace,
 		Rows: int(length.Seconds() * steadyRate)}
 	w := newWatch(s, url, name, length)
-	chain, err := s.startChain(ctx, work, "outbox", time.Second, func(sink *task) { sink.Rows += 2 * w.times * burst })
+	chain, err := s.startChain(ctx, work, "outbox", time.Second, func(sink *task) { sink.Rows += 2 * w.times * rows })
 	if err != nil {
 		return nil, err
 	}
 	w.chain, w.began = chain, time.Now()
 	tables = []*report.Table{w.work, w.sizes}
-	if err := w.run(ctx, length, burst); err != nil {
+	if err := w.run(ctx, length, rows); err != nil {
 		chain.stop()
 		return tables, err
 	}
@@ -88,7 +88,7 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 	if err != nil {
 		return append(tables, lags), err
 	}
-	bursts, err := w.burstRates(name, burst, &consumed)
+	bursts, err := w.burstRates(name, rows, &consumed)
 	return append(tables, lags, bursts), err
 }
 

@@ -32,7 +32,7 @@ func TestAPurgeReadsFewRows(t *testing.T) {
 			store := postgres.Store(db)
 			must(t, store.Migrations().Up(t.Context(), 0))
 			_, err = db.ExecContext(t.Context(), `INSERT INTO outlast_inbox (grp, source, id, hash, enqueued_at, at)
-				SELECT 'readers', 'orders', g::text, g, now() - `+c.enqueued+`, now() - `+c.handled+` FROM generate_series(1, $1) g`, rows)
+				SELECT 'readers', 'orders', g::text, g, now() - (`+c.enqueued+`), now() - (`+c.handled+`) FROM generate_series(1, $1) g`, rows)
 			must(t, err)
 			purged, err := store.Inbox().Purge(t.Context(), outlast.PurgeRequest{
 				Group: "readers", Source: "orders", SettledBefore: time.Now().Add(24 * time.Hour), Age: time.Hour, Limit: limit})
