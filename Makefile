@@ -82,7 +82,7 @@ bench-flat: ## Ten million rows, an old snapshot, 1 to 8 relays, 1 to 1000 queue
 	cd lab && $(GO) run ./bench flat --rows 10000000 --json ../bin/bench-flat.json --markdown ../bin/bench-flat.md --svg ../bin/bench-flat.svg
 
 .PHONY: bench-steady
-bench-steady: ## A steady load, minute by minute; FOR=45m; HELD=1 under a transaction that stays open, FOR=10m
+bench-steady: ## A steady load, period by period; FOR=45m; HELD=1 under a transaction that stays open, FOR=10m
 	@lab/install
 	@mkdir -p bin
 	cd lab && $(GO) run ./bench $(if $(HELD),held --for $(or $(FOR),10m),steady --for $(or $(FOR),45m)) --json ../bin/bench-steady.json --markdown ../bin/bench-steady.md --svg ../bin/bench-steady.svg

@@ -25,7 +25,7 @@ func parts() []part {
 		{"latency", "from COMMIT to the committed effect", 1, latencyPart},
 		{"cost", "what one message costs each server and Outlast", 1, costPart},
 		{"flat", "does it stay as fast with a large backlog, an old snapshot, more relays, more queues", 0, flatPart},
-		{"steady", "a load for a long time (--for 45m), minute by minute", 0, steadyPart},
+		{"steady", "a load for a long time (--for 45m), period by period", 0, steadyPart},
 		{"held", "the same under a transaction that stays open (--for 10m)", 0, heldPart},
 		{"idle", "what services cost that have nothing to do", 0, idlePart},
 		{"recovery", "a broker that comes back, and messages that fail, as others feel them", 0, recoveryPart},

@@ -13,12 +13,11 @@ import (
 )
 
 const (
-	steadyRate    = 500 // messages a second, each in its own transaction
-	steadySample  = 50  // one of so many is timed
-	steadyPeriods = 15
-	burstRows     = 50_000
-	steadyPace    = 100 * time.Millisecond // how exactly a burst is timed
-	burstPause    = 10 * time.Second       // in which what stood behind a burst is handled
+	steadyRate   = 500 // messages a second, each in its own transaction
+	steadySample = 50  // one of so many is timed
+	burstRows    = 50_000
+	steadyPace   = 100 * time.Millisecond // how exactly a burst is timed
+	burstPause   = 10 * time.Second       // in which what stood behind a burst is handled
 )
 
 // steadyPart keeps a load up for a long time and shows, period by period, what would
@@ -76,7 +75,7 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 	}
 	w.chain, w.began = chain, time.Now()
 	tables = []*report.Table{w.work, w.sizes}
-	if err := w.run(ctx, length, rows); err != nil {
+	if err := w.run(ctx, rows); err != nil {
 		chain.stop()
 		return tables, err
 	}
@@ -84,7 +83,7 @@ func (s *stack) steady(ctx context.Context, o *options, name string, length time
 	if err != nil {
 		return tables, err
 	}
-	lags, err := steadyLags(&produced, &consumed, name, length)
+	lags, err := w.lags(name, &produced, &consumed)
 	if err != nil {
 		return append(tables, lags), err
 	}
@@ -101,6 +100,8 @@ type watch struct {
 
 	work, sizes *report.Table
 
+	periods int
+	period  time.Duration
 	times   int // how many bursts there are in the beginning, and in the end
 	bursts  []burst
 	at      time.Time
@@ -116,21 +117,23 @@ type burst struct {
 	relay, database, broker float64
 }
 
-// newWatch knows as many bursts as a period has room for, three at most: one measurement
-// beside a load that fills the cores tells little.
+// newWatch divides the time into 3 to 15 periods, of two minutes at least where the time is
+// long enough. The first one and the last have as many bursts as there is room for, three at
+// most: one measurement beside a load that fills the cores tells little.
 func newWatch(s *stack, url, name string, length time.Duration) *watch {
-	return &watch{stack: s, url: url, times: max(1, min(3, int(length/steadyPeriods/time.Minute))),
+	periods := max(3, min(15, int(length/(2*time.Minute))))
+	period := length / time.Duration(periods)
+	return &watch{stack: s, url: url, periods: periods, period: period, times: max(1, min(3, int(period/time.Minute))),
 		work:  &report.Table{Name: name, Title: fmt.Sprintf("%d msg/s for %s: commit, relay in its own process, consume", steadyRate, length)},
 		sizes: &report.Table{Name: name + " sizes", Title: "What the tables and indexes take meanwhile"}}
 }
 
 // run looks once in a period, with bursts in the first one, before it counts, and in
 // the last, after it has counted.
-func (w *watch) run(ctx context.Context, length time.Duration, rows int) error {
-	period := length / steadyPeriods
-	for i := range steadyPeriods {
-		if i == 0 || i == steadyPeriods-1 {
-			pause := period / 6
+func (w *watch) run(ctx context.Context, rows int) error {
+	for i := range w.periods {
+		if i == 0 || i == w.periods-1 {
+			pause := w.period / 6
 			for range w.times {
 				if err := sleep(ctx, pause); err != nil {
 					return err
@@ -141,10 +144,10 @@ func (w *watch) run(ctx context.Context, length time.Duration, rows int) error {
 				pause = burstPause
 			}
 		}
-		if i == steadyPeriods-1 {
+		if i == w.periods-1 {
 			break
 		}
-		if err := sleep(ctx, time.Until(w.began.Add(time.Duration(i+1)*period))); err != nil {
+		if err := sleep(ctx, time.Until(w.began.Add(time.Duration(i+1)*w.period))); err != nil {
 			return err
 		}
 		if err := w.look(ctx); err != nil {
@@ -244,9 +247,9 @@ func (w *watch) look(ctx context.Context) error {
 	return nil
 }
 
-// steadyLags shows the times from COMMIT to effect, period by period. The messages of
+// lags shows the times from COMMIT to effect, period by period. The messages of
 // the bursts are not among them; those that stood behind them are.
-func steadyLags(produced, consumed *outcome, name string, length time.Duration) (*report.Table, error) {
+func (w *watch) lags(name string, produced, consumed *outcome) (*report.Table, error) {
 	t := &report.Table{Name: name + " latency", Title: "Milliseconds from COMMIT to effect in the same time"}
 	first := int64(0)
 	for _, at := range produced.Stamps {
@@ -254,19 +257,18 @@ func steadyLags(produced, consumed *outcome, name string, length time.Duration) 
 			first = at
 		}
 	}
-	period := length / steadyPeriods
-	lags := make([][]float64, steadyPeriods)
+	lags := make([][]float64, w.periods)
 	for id, at := range produced.Stamps {
 		effect, ok := consumed.Stamps[id]
 		if !ok {
 			return t, fmt.Errorf("message %s had no effect", id)
 		}
-		i := min(int(time.Duration(at-first)/period), len(lags)-1)
+		i := min(int(time.Duration(at-first)/w.period), len(lags)-1)
 		lags[i] = append(lags[i], float64(effect-at)/1e6)
 	}
 	for i, l := range lags {
 		if len(l) > 0 {
-			t.Add(fmt.Sprintf("outlast, from %s on", (time.Duration(i)*period).Round(time.Second)), report.Value{Name: "p50 ms", Value: report.Quantile(l, 0.5)},
+			t.Add(fmt.Sprintf("outlast, from %s on", (time.Duration(i)*w.period).Round(time.Second)), report.Value{Name: "p50 ms", Value: report.Quantile(l, 0.5)},
 				report.Value{Name: "p99 ms", Value: report.Quantile(l, 0.99)}, report.Value{Name: "slowest ms", Value: report.Quantile(l, 1)})
 		}
 	}
