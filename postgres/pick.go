@@ -87,7 +87,7 @@ func (p *pick) setBack() {
 	p.r.s.facts.forget()
 	p.r.mu.Lock()
 	for _, s := range p.r.slots {
-		s.loaded, s.backlog, s.cursor, s.low, s.seen = false, false, 0, 0, 0
+		s.loaded, s.backlog, s.cursor, s.low, s.stored, s.seen = false, false, 0, 0, 0, 0
 	}
 	p.r.mu.Unlock()
 	p.r.picks, p.r.prev, p.r.old = 0, snapshot{}, snapshot{}
@@ -117,7 +117,7 @@ func (p *pick) load() error {
 		if err := rows.Scan(&slot, &low); err != nil {
 			return err
 		}
-		bySlot[slot].low, bySlot[slot].cursor = low, low
+		bySlot[slot].low, bySlot[slot].stored, bySlot[slot].cursor = low, low, low
 	}
 	if err := rows.Err(); err != nil {
 		return err
@@ -404,7 +404,7 @@ func (p *pick) complete() {
 	r.s.facts.saw(highest)
 }
 
-// raiseLow moves the low-water marks, seldom: a takeover then need not walk over
+// raiseLow moves the low-water marks of the reader, seldom: its sweeps then need not walk over
 // what was deleted long ago.
 func (p *pick) raiseLow() {
 	r := p.r
@@ -414,8 +414,6 @@ func (p *pick) raiseLow() {
 	started := time.Now()
 	// Whatever was drawn up to here has committed or never will.
 	final := r.s.facts.below(p.now.xmin)
-	var slots []int32
-	var epochs, lows []int64
 	for _, s := range p.slots {
 		low := final
 		if !s.whole {
@@ -425,14 +423,45 @@ func (p *pick) raiseLow() {
 			low = min(low, lowest-1)
 		}
 		if low > s.low {
-			slots, epochs, lows = append(slots, int32(s.slot)), append(epochs, s.epoch), append(lows, low)
 			s.low = low
 			s.cursor = max(s.cursor, low)
 		}
 	}
-	if slots != nil {
-		// A failure is left to the next time: rows that were picked must not be lost for a chore.
-		_, _ = p.conn.Exec(p.ctx, r.s.sql.Get("raise_low"), slots, epochs, lows)
-	}
+	p.storeLow()
 	r.lows.done(time.Now(), time.Since(started), 3*time.Second)
+}
+
+// A stored mark lags until it is worth its row: a takeover walks over lowLag rows that were
+// deleted, while every settlement looks at all versions of a slot's row that the oldest
+// transaction of the database can still see.
+const (
+	lowLag   = 100_000
+	lowPause = 20 * time.Second
+)
+
+// storeLow writes down those marks that have moved far, all in one go.
+func (p *pick) storeLow() {
+	if !p.r.stores.due(time.Now()) {
+		return
+	}
+	var moved []*slotReader
+	var slots []int32
+	var epochs, lows []int64
+	for _, s := range p.slots {
+		if s.low-s.stored >= lowLag {
+			moved = append(moved, s.slotReader)
+			slots, epochs, lows = append(slots, int32(s.slot)), append(epochs, s.epoch), append(lows, s.low)
+		}
+	}
+	if moved == nil {
+		return
+	}
+	started := time.Now()
+	_, err := p.conn.Exec(p.ctx, p.r.s.sql.Get("raise_low"), slots, epochs, lows)
+	if err == nil { // or it is left to the next time: rows that were picked must not be lost for a chore
+		for _, s := range moved {
+			s.stored = s.low
+		}
+	}
+	p.r.stores.done(time.Now(), time.Since(started), lowPause)
 }

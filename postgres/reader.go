@@ -40,6 +40,7 @@ type reader struct {
 	quota     int // rows of one slot in one Pick
 	sweep     pacer
 	lows      pacer
+	stores    pacer     // of the low-water marks
 	full      time.Time // when a pick last found something
 }
 
@@ -48,6 +49,8 @@ type slotReader struct {
 	epoch int64
 	// low: nothing can appear at or below it any more.
 	low int64
+	// stored is low as its row has it, or what a relay before us said.
+	stored int64
 	// cursor: at the Pick numbered seen, every visible row up to it was known.
 	cursor int64
 	seen   uint64
