@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 	"sort"
 	"time"
 
@@ -431,37 +432,49 @@ func (p *pick) raiseLow() {
 	r.lows.done(time.Now(), time.Since(started), 3*time.Second)
 }
 
-// A stored mark lags until it is worth its row: a takeover walks over lowLag rows that were
-// deleted, while every settlement looks at all versions of a slot's row that the oldest
-// transaction of the database can still see.
+// A stored mark lags: every settlement looks at all versions of its slots' rows that the oldest
+// transaction of the database can still see, so that they must be few however long that is
+// open. What a takeover walks over are the rows that were deleted since.
 const (
-	lowLag   = 100_000
-	lowPause = 20 * time.Second
+	lowPause     = 3 * time.Second // after the first time, and twice as long after each
+	longestPause = 5 * time.Minute
+	lowLag       = 100_000 // a mark that has moved so far is stored sooner,
+	lowLagPause  = 20 * time.Second
 )
 
-// storeLow writes down those marks that have moved far, all in one go.
+// storeLow writes down the marks that have moved, or those that have moved far.
 func (p *pick) storeLow() {
-	if !p.r.stores.due(time.Now()) {
-		return
+	r := p.r
+	since, lag := time.Since(r.stored), int64(1)
+	if since < r.storePause {
+		lag = lowLag
+		if since < lowLagPause {
+			return
+		}
 	}
-	var moved []*slotReader
 	var slots []int32
 	var epochs, lows []int64
 	for _, s := range p.slots {
-		if s.low-s.stored >= lowLag {
-			moved = append(moved, s.slotReader)
+		if s.low-s.stored >= lag {
 			slots, epochs, lows = append(slots, int32(s.slot)), append(epochs, s.epoch), append(lows, s.low)
 		}
 	}
-	if moved == nil {
+	if slots == nil {
 		return
 	}
-	started := time.Now()
-	_, err := p.conn.Exec(p.ctx, p.r.s.sql.Get("raise_low"), slots, epochs, lows)
-	if err == nil { // or it is left to the next time: rows that were picked must not be lost for a chore
-		for _, s := range moved {
+	r.stored = time.Now()
+	if lag == 1 {
+		r.storePause = min(max(2*r.storePause, lowPause), longestPause)
+	}
+	// What fails is left to the next time: rows that were picked must not be lost for a chore.
+	rows, _ := p.conn.Query(p.ctx, r.s.sql.Get("raise_low"), slots, epochs, lows)
+	written, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	if err != nil {
+		return
+	}
+	for _, s := range p.slots {
+		if slices.Contains(written, int32(s.slot)) {
 			s.stored = s.low
 		}
 	}
-	p.r.stores.done(time.Now(), time.Since(started), lowPause)
 }

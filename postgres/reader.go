@@ -34,14 +34,15 @@ type reader struct {
 	picking bool
 	gone    []*outlast.Row // forgotten while a Pick runs, whose snapshot may show them
 
-	picks     uint64 // complete ones
-	prev, old snapshot
-	first     int // the slot to begin with among those that are read by turns
-	quota     int // rows of one slot in one Pick
-	sweep     pacer
-	lows      pacer
-	stores    pacer     // of the low-water marks
-	full      time.Time // when a pick last found something
+	picks      uint64 // complete ones
+	prev, old  snapshot
+	first      int // the slot to begin with among those that are read by turns
+	quota      int // rows of one slot in one Pick
+	sweep      pacer
+	lows       pacer
+	stored     time.Time     // when low-water marks were written last
+	storePause time.Duration // how long they are not, unless they have moved far
+	full       time.Time     // when a pick last found something
 }
 
 // slotReader is the memory of one leased slot.
@@ -49,7 +50,7 @@ type slotReader struct {
 	epoch int64
 	// low: nothing can appear at or below it any more.
 	low int64
-	// stored is low as its row has it, or what a relay before us said.
+	// stored is low as its row has it.
 	stored int64
 	// cursor: at the Pick numbered seen, every visible row up to it was known.
 	cursor int64

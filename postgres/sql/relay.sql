@@ -21,6 +21,7 @@ WITH r AS MATERIALIZED (
     FOR NO KEY UPDATE OF s SKIP LOCKED
 )
 UPDATE {{t}}slot s SET low_seq = r.low FROM r WHERE s.scope = 'relay' AND s.slot = r.slot
+RETURNING s.slot
 
 -- name: standby
 SELECT pg_is_in_recovery()
