@@ -20,6 +20,10 @@ const (
 	burstPause   = 10 * time.Second       // in which what stood behind a burst is handled
 )
 
+// countEffects asks the database's statistics, which are a second late at most. Counting the
+// rows would take, after a long run, a share of the cores that the load is to have.
+const countEffects = "SELECT coalesce(sum(n_tup_ins), 0)::bigint FROM pg_stat_user_tables WHERE relname = 'effect'"
+
 // steadyPart keeps a load up for a long time and shows, period by period, what would
 // grow if anything did: the rows and the bytes of the outbox, the relay's memory and
 // CPU, and the time from COMMIT to effect. Bursts in the beginning and in the end
@@ -158,14 +162,11 @@ func (w *watch) run(ctx context.Context, rows int) error {
 }
 
 // burst commits many messages at once, and returns when as many have had their effects. It
-// counts neither the outbox, where it would read what is deleted too, nor the effects, which
-// after a long run would take a share of the cores that the burst is to have: the database's
-// statistics are a second late at most, and the rates are by what the relay and the consumers
-// note themselves.
+// does not count the outbox, where it would read what is deleted too; the rates are by what
+// the relay and the consumers note themselves.
 func (w *watch) burst(ctx context.Context, rows int) error {
-	const effects = "SELECT coalesce(sum(n_tup_ins), 0)::bigint FROM pg_stat_user_tables WHERE relname = 'effect'"
 	machine := machineSpeed()
-	before, err := number(ctx, w.url, effects)
+	before, err := number(ctx, w.url, countEffects)
 	if err != nil {
 		return err
 	}
@@ -176,7 +177,7 @@ func (w *watch) burst(ctx context.Context, rows int) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	for {
-		n, err := number(ctx, w.url, effects)
+		n, err := number(ctx, w.url, countEffects)
 		if err != nil {
 			return err
 		}
@@ -218,7 +219,7 @@ func (w *watch) look(ctx context.Context) error {
 		sql  string
 	}{
 		{&rows, "SELECT count(*) FROM outlast_outbox"},
-		{&effects, "SELECT count(*) FROM effect"},
+		{&effects, countEffects},
 		{&outbox, "SELECT pg_table_size('outlast_outbox')"},
 		{&indexes, "SELECT pg_indexes_size('outlast_outbox')"},
 		{&sent, `SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits
