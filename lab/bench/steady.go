@@ -20,8 +20,8 @@ const (
 	burstPause   = 10 * time.Second       // in which what stood behind a burst is handled
 )
 
-// countEffects asks the database's statistics, which are a second late at most. Counting the
-// rows would take, after a long run, a share of the cores that the load is to have.
+// countEffects asks the database's statistics, which are a second late at most: counting the
+// rows would be work of the bench on the cores that it measures, more of it with each minute.
 const countEffects = "SELECT coalesce(sum(n_tup_ins), 0)::bigint FROM pg_stat_user_tables WHERE relname = 'effect'"
 
 // steadyPart keeps a load up for a long time and shows, period by period, what would
