@@ -21,6 +21,8 @@ import (
 var (
 	errCancelled = errors.New("the broker ended the subscription (the queue was deleted, or its leader was lost)")
 	errClosed    = errors.New("the broker closed the channel")
+	errForgotten = errors.New("the broker has forgotten the subscription: the queue has no consumer")
+	errStarved   = errors.New("the queue has messages and this node delivers none; another one may")
 )
 
 // subscriber is one supervised subscription, each time on a channel of its own.
@@ -32,6 +34,7 @@ type subscriber struct {
 	last     outlast.Link
 	told     linklog.Log
 	asserted string // the last failure of a later assertion, so that it is logged once
+	starved  int    // subscriptions in a row that got nothing from a queue with messages
 
 	current atomic.Pointer[subscription] // for planted.RawTag
 }
@@ -159,6 +162,7 @@ type subscription struct {
 	deliveries <-chan amqp.Delivery
 	closed     chan *amqp.Error
 	stale      func()
+	inHand     atomic.Int64 // deliveries that are not acknowledged
 
 	// alive is held for reading during an acknowledgement: none is on its way any
 	// more when end returns, so that it can never meet another channel's tags.
@@ -205,19 +209,43 @@ func (sub *subscription) ack(tag uint64) bool {
 		sub.stale()
 		return false
 	}
+	sub.inHand.Add(-1)
 	return true
 }
 
 func (s *subscriber) receive(ctx context.Context, session *session, sub *subscription) error {
 	again := time.NewTimer(reassertPause())
 	defer again.Stop()
+	check := time.NewTicker(recheck)
+	defer check.Stop()
+	quiet, forgotten, starved := false, 0, 0 // since the last check, and checks in a row
 	for {
 		select {
 		case d, ok := <-sub.deliveries:
 			if !ok {
 				return s.ending(session, sub)
 			}
+			quiet, forgotten, starved, s.starved = false, 0, 0, 0
 			s.deliver(sub, d)
+		case <-check.C:
+			if !quiet {
+				quiet = true
+				continue
+			}
+			consumers, messages := s.look(session)
+			// A queue without a leader says none as well, for a moment.
+			forgotten = inARow(forgotten, consumers == 0)
+			starved = inARow(starved, messages > 0 && sub.inHand.Load() == 0)
+			op := fmt.Sprintf("subscription to queue %q", s.queue())
+			switch {
+			case forgotten == 2:
+				return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: errForgotten}
+			case starved >= 2<<min(s.starved, mostStarved):
+				s.starved++
+				err := &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: errStarved}
+				session.wire.abort(err) // the next connection is to any node
+				return err
+			}
 		case <-again.C:
 			s.reassert(session)
 			again.Reset(reassertPause())
@@ -233,6 +261,7 @@ func (s *subscriber) deliver(sub *subscription, d amqp.Delivery) {
 		problem = errors.Join(problem, impostor)
 	}
 	tag := d.DeliveryTag
+	sub.inHand.Add(1)
 	delivery := outlast.NewDelivery(m, s.queue(), d.Redelivered, func() bool { return sub.ack(tag) })
 	delivery.Session, delivery.Tag = sub.name, tag
 	if planted.On(planted.RawTag) {
@@ -257,6 +286,38 @@ func (s *subscriber) ending(session *session, sub *subscription) error {
 	default:
 		return &outlast.Error{Op: op, Code: outlast.CodeUnavailable, Err: errCancelled}
 	}
+}
+
+// recheck is how long a subscription may get nothing until it asks the broker about its queue.
+const recheck = 20 * time.Second
+
+// mostStarved bounds the patience with a queue that has messages and delivers none: at most
+// 64 checks.
+const mostStarved = 5
+
+func inARow(n int, again bool) int {
+	if again {
+		return n + 1
+	}
+	return 0
+}
+
+// look asks the broker how many consumers the queue has, and how many messages that it could
+// deliver. None when the queue is not there: one that is deleted while it has no leader does
+// not tell its consumers.
+func (s *subscriber) look(session *session) (consumers, messages int) {
+	consumers = 1
+	err := session.aside(fmt.Sprintf("look at queue %q", s.queue()), func(ch *amqp.Channel) error {
+		q, err := ch.QueueDeclarePassive(s.queue(), true, false, false, false, nil)
+		if err == nil {
+			consumers, messages = q.Consumers, q.Messages
+		}
+		return err
+	})
+	if replyCode(err) == replyNotFound {
+		consumers = 0
+	}
+	return consumers, messages
 }
 
 // reassert heals bindings that were removed while the subscription went on.
