@@ -23,7 +23,7 @@ type member struct {
 	versions []string
 
 	mu       sync.Mutex
-	version  int    // of the next start
+	version  int    // of the next start, and of this life unless it is about to be changed
 	clock    string // of the next start: see clockSetting
 	expected bool   // its end is of our making
 	deaths   []string
@@ -62,6 +62,13 @@ func (m *member) change() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.version = (m.version + 1) % len(m.versions)
+}
+
+// isEarlier reports whether the member runs the earlier commit.
+func (m *member) isEarlier() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.version > 0
 }
 
 // start begins a life; a member that lives is left alone.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/lab/storm/role"
 )
@@ -24,8 +26,8 @@ type Account struct {
 	// before the end of a time in which we had deleted the group's queue or bindings.
 	Lost      int `json:"lost"`
 	Explained int `json:"explained"`
-	// Waiting came to no end and are still in an outbox, held, or wait for a retry: the run
-	// did not come to rest.
+	// Waiting came to no end and are still in an outbox, held, in a queue, or wait for a retry:
+	// the run did not come to rest.
 	Waiting int `json:"waiting,omitempty"`
 	// Ghosts came to an end and were never committed.
 	Ghosts int `json:"ghosts"`
@@ -104,7 +106,7 @@ func (s *stage) check(ctx context.Context, report *Report) error {
 	var courses []course
 	for _, group := range s.groups() {
 		c := course{inOrder: map[string]bool{}}
-		a, err := s.account(ctx, group, &c)
+		a, err := s.account(ctx, group, &c, report.Rest.Reached)
 		if err != nil {
 			return err
 		}
@@ -132,7 +134,7 @@ func (a *Account) judgeOrder(own int, courses []course, gaps []gap) {
 	}
 }
 
-func (s *stage) account(ctx context.Context, group string, c *course) (Account, error) {
+func (s *stage) account(ctx context.Context, group string, c *course, rested bool) (Account, error) {
 	a := Account{Group: group}
 	sent, err := s.sent(ctx, group)
 	if err != nil {
@@ -154,6 +156,11 @@ func (s *stage) account(ctx context.Context, group string, c *course) (Account, 
 	waiting, err := s.waiting(ctx, group)
 	if err != nil {
 		return a, err
+	}
+	if !rested {
+		if err := s.queued(ctx, group, waiting); err != nil {
+			a.Stories = append(a.Stories, fmt.Sprintf("what lies in its queues counts as lost, they could not be read: %v", err))
+		}
 	}
 	gaps := s.gapsSoFar()
 	for id, m := range sent {
@@ -188,6 +195,26 @@ func (s *stage) waiting(ctx context.Context, group string) (map[string]bool, err
 		maps.Copy(ids, found)
 	}
 	return ids, nil
+}
+
+// queued adds the messages that lie in a group's queues, which nobody may consume. They stay there.
+func (s *stage) queued(ctx context.Context, group string, ids map[string]bool) error {
+	g := groupTopology(group)
+	return s.onChannel(ctx, func(ch *amqp.Channel) error {
+		for partition := range g.Partitions {
+			for {
+				d, ok, err := ch.Get(g.Queue(partition), false) // taken back when the channel ends
+				if err != nil {
+					return err
+				}
+				if !ok {
+					break
+				}
+				ids[d.MessageId] = true
+			}
+		}
+		return nil
+	})
 }
 
 // ids are those that a query of one column returns.

@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"testing"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/outlastmq/outlast/lab/servers"
 	"github.com/outlastmq/outlast/lab/storm/role"
 	"github.com/outlastmq/outlast/postgres"
@@ -53,7 +55,7 @@ func TestLedgersFindWhatIsBroken(t *testing.T) {
 	s.replayed.Store([2]string{"audit", "cured"}, true)
 	s.replayed.Store([2]string{"audit", "spared"}, true)
 	c := course{inOrder: map[string]bool{}}
-	got, err := s.account(t.Context(), "audit", &c)
+	got, err := s.account(t.Context(), "audit", &c, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +68,38 @@ func TestLedgersFindWhatIsBroken(t *testing.T) {
 	}
 	if broken := got.Broken(); len(broken) != 6 {
 		t.Errorf("broken: %q, want 6 kinds", broken)
+	}
+
+	// A run that did not come to rest may have left it in a queue, which is what it is then told for.
+	rabbit, err := servers.RabbitMQ(t.Context(), servers.RabbitConfig{Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := rabbit.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	s.rabbit = rabbit
+	err = s.onChannel(t.Context(), func(ch *amqp.Channel) error {
+		for partition := range role.Partitions {
+			if _, err := ch.QueueDeclare(groupTopology("audit").Queue(partition), true, false, false, false, nil); err != nil {
+				return err
+			}
+		}
+		return ch.Publish("", groupTopology("audit").Queue(1), false, false, amqp.Publishing{MessageId: "lost"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		stuck, err := s.account(t.Context(), "audit", &course{inOrder: map[string]bool{}}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stuck.Lost != 0 || stuck.Waiting != 1 {
+			t.Errorf("of what lies in a queue, %d count as lost and %d as waiting; want 0 and 1", stuck.Lost, stuck.Waiting)
+		}
 	}
 }
 

@@ -38,7 +38,11 @@ type Report struct {
 func (r *Report) Problems() []string {
 	var problems []string
 	if !r.Rest.Reached {
-		problems = append(problems, "no rest: "+r.Rest.State)
+		text := "no rest: " + r.Rest.State
+		if len(r.Rest.Earlier) > 0 {
+			text += "; of the earlier commit are " + strings.Join(r.Rest.Earlier, ", ")
+		}
+		problems = append(problems, text)
 	}
 	committed := 0
 	for _, a := range r.Accounts {

@@ -18,6 +18,8 @@ type Rest struct {
 	Reached bool          `json:"reached"`
 	Took    time.Duration `json:"took"`
 	State   string        `json:"state,omitempty"`
+	// Earlier are the processes that ran the earlier commit when the run did not come to rest.
+	Earlier []string `json:"earlier,omitempty"`
 }
 
 // quiet is how long nothing may change, with nothing waiting, until what is missing counts
@@ -44,7 +46,7 @@ func (s *stage) rest(ctx context.Context, patience time.Duration) (Rest, error) 
 			last, changed = state, time.Now()
 		}
 		if time.Since(begin) > patience {
-			return Rest{Took: time.Since(begin), State: state}, nil
+			return Rest{Took: time.Since(begin), State: state, Earlier: s.earlier()}, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -52,6 +54,16 @@ func (s *stage) rest(ctx context.Context, patience time.Duration) (Rest, error) 
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// earlier are the members that run the earlier commit.
+func (s *stage) earlier() (names []string) {
+	for _, name := range s.names {
+		if s.cast[name].isEarlier() {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // state is the books of all groups in one line, whether they are even, and how many messages
