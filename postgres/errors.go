@@ -114,6 +114,9 @@ func (s *store) classify(e *outlast.Error, pg *pgconn.PgError) {
 	case pg.Code == "42P01" || pg.Code == "42703" || pg.Code == "42883" || pg.Code == "3F000":
 		e.Code = outlast.CodeSchema // table, column, function or schema missing
 		e.Hint = "outlast migrate up"
+		if pg.Code == "42P01" || pg.Code == "3F000" {
+			e.Hint += "; or name the schema that has the tables (--schema, postgres.Schema)"
+		}
 	case pg.Code == "42501":
 		e.Code, e.Hint = outlast.CodeDenied, "grant the role what docs/security.md lists"
 	case class == "28" || pg.Code == "3D000":

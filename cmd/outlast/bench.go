@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/outlastmq/outlast"
@@ -32,11 +33,12 @@ func (p *program) benchCommand() *cobra.Command {
 Outlast reaches with them, and how long a message takes from its COMMIT to its
 effect; and it says which settings would help.
 
-It works in a schema (PostgreSQL) or a file (SQLite) and in queues of its own, all
-named outlast_bench_..., and removes them at the end, also after Ctrl-C. What a
-killed run has left in PostgreSQL and its broker, the next run removes. It needs the
-right to create a schema and queues. It takes about half a minute, and what else
-uses the servers meanwhile gets slower: not for busy hours.
+It works in a schema (PostgreSQL) or a file (SQLite) named outlast_bench_... and in
+queues named outlast-bench-..., all of its own, and removes them at the end, also
+after Ctrl-C. What a killed run has left in PostgreSQL and its broker, the next run
+removes. Outlast's two exchanges stay, where they were missing. It needs the right to
+create a schema and queues. It takes about half a minute, and what else uses the
+servers meanwhile gets slower: not for busy hours.
 
 The broker's own ceiling is that of one connection with 1,024 unconfirmed messages;
 the database's is that of 16 clients who each INSERT one row in a transaction.`,
@@ -65,6 +67,11 @@ func (f *benchFlags) check(op string) error {
 		return usage(op, "--keys", "0 or more", fmt.Sprint(f.keys), "")
 	case f.time < 100*time.Millisecond || f.time > 5*time.Minute:
 		return usage(op, "--for", "100ms to 5m", f.time.String(), "")
+	}
+	if f.svg != "" {
+		if folder, err := os.Stat(filepath.Dir(f.svg)); err != nil || !folder.IsDir() {
+			return usage(op, "--svg", "a file in a folder that exists", f.svg, "")
+		}
 	}
 	return nil
 }
@@ -101,13 +108,11 @@ func (p *program) bench(cmd *cobra.Command, f *benchFlags) error {
 		if err := m.run(ctx); err != nil {
 			return err
 		}
-		if err := result.plot(f.svg); err != nil {
-			return err
-		}
+		write := result.print
 		if p.json {
-			return p.printJSON(result)
+			write = func(io.Writer) error { return p.printJSON(result) }
 		}
-		return result.print(p.out)
+		return errors.Join(write(p.out), result.plot(f.svg))
 	})
 }
 

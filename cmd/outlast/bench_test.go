@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outlastmq/outlast"
 )
@@ -33,7 +35,7 @@ func TestBench(t *testing.T) {
 			t.Errorf("there is no rate %q in %+v", name, got.Rates.Lines)
 		}
 	}
-	if len(got.Latency.Lines) != 3 || len(got.Advice) < 3 {
+	if len(got.Latency.Lines) != 3 || len(got.Advice) != 1 || !strings.Contains(got.Advice[0], "200 messages and 500ms for each step are a try") {
 		t.Errorf("latencies %+v, advice %q", got.Latency.Lines, got.Advice)
 	}
 	if svg, err := os.ReadFile(plot); err != nil || !strings.Contains(string(svg), rateRelay) {
@@ -48,7 +50,7 @@ func TestBench(t *testing.T) {
 func TestBench_draws_for_people(t *testing.T) {
 	t.Parallel()
 	s := withBroker(t, withTables(t))
-	contains(t, s.ok("bench", "--messages", "100", "--for", "3s", "--keys", "0"), "messages a second", rateRelay, "####", "Your ceiling is", commitEffect)
+	contains(t, s.ok("bench", "--messages", "1000", "--for", "3s", "--keys", "0"), "messages a second", rateRelay, "####", "Your ceiling is", commitEffect)
 	s.nothingIsLeft()
 }
 
@@ -62,8 +64,40 @@ func TestBench_interrupted_removes_what_it_made(t *testing.T) {
 	if code := p.run(ctx, []string{"bench", "--messages", "2000", "--for", "5s", "--progress"}); code != exitFailure {
 		t.Errorf("exit code %d, want %d\n%s%s", code, exitFailure, out.String(), errs.String())
 	}
-	contains(t, errs.String(), "interrupted; everything that it made was removed")
+	contains(t, errs.String(), "interrupted; its tables and queues are removed")
 	s.nothingIsLeft()
+}
+
+func TestBench_asks_the_broker_before_it_loads_the_database(t *testing.T) {
+	t.Parallel()
+	s := withTables(t)
+	got := s.fails(exitFailure, []string{"127.0.0.1:1"}, "bench", "--progress", "--broker", "nats://127.0.0.1:1")
+	for _, text := range []string{"measuring", "remove"} {
+		if strings.Contains(got.err, text) {
+			t.Errorf("without a broker bench says %q:\n%s", text, got.err)
+		}
+	}
+	s.nothingIsLeft()
+}
+
+// stuckTopology is that of a broker that removes nothing.
+type stuckTopology struct{ outlast.TopologyBroker }
+
+func (stuckTopology) Remove(context.Context, outlast.GroupTopology) error {
+	return errors.New("it is away")
+}
+
+// The next run finds queues by their schema.
+func TestBench_keeps_the_schema_of_queues_that_stay(t *testing.T) {
+	t.Parallel()
+	dropped := false
+	place := &benchPlace{topo: stuckTopology{}, name: "outlast_bench_abc", groups: []outlast.GroupTopology{benchGroup("outlast_bench_abc", "relay")},
+		drop: func(context.Context) error { dropped = true; return nil }}
+	err := place.remove()
+	if err == nil || dropped {
+		t.Fatalf("the schema was dropped: %v; error %v", dropped, err)
+	}
+	contains(t, err.Error(), "the queue of outlast-bench-abc-relay", "it is away", "schema outlast_bench_abc is left as well")
 }
 
 // interrupter acts when a word is printed.
@@ -83,7 +117,7 @@ func (i *interrupter) Write(p []byte) (int, error) {
 func TestBench_refuses_what_it_cannot_measure(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
-	for flag, value := range map[string]string{"--messages": "99", "--size": "63", "--keys": "-1", "--for": "1ms"} {
+	for flag, value := range map[string]string{"--messages": "99", "--size": "63", "--keys": "-1", "--for": "1ms", "--svg": filepath.Join("nowhere", "bench.svg")} {
 		s.fails(exitUsage, []string{flag}, "bench", flag, value)
 	}
 }
@@ -94,12 +128,12 @@ func TestBench_advice(t *testing.T) {
 		return strings.Join((&benchRun{f: f, rates: rates}).advice(), "\n")
 	}
 	fast := map[string]float64{rateBare: 5000, ratePublish: 4900, rateCeiling: 20000, rateRelay: 15000, rateConsume: 2000, rateBatches: 9000, oneCommit: 0.9, oneConfirm: 1}
-	text := advise(&benchFlags{size: 256, keys: 1000}, fast)
+	text := advise(&benchFlags{rows: 20_000, time: 4 * time.Second, size: 256, keys: 1000}, fast)
 	contains(t, text, "ceiling is 5000", "reaches 75 %", "4.5 times", "at most 1000 msg/s")
 	if strings.Contains(text, "A transaction takes") {
 		t.Errorf("a quick commit is found slow:\n%s", text)
 	}
 	slow := map[string]float64{rateBare: 100, ratePublish: 50, rateCeiling: 20000, rateRelay: 1000, rateConsume: 2000, rateBatches: 2000, oneCommit: 11, oneConfirm: 2}
-	contains(t, advise(&benchFlags{size: outlast.DefaultMaxBody, keys: 10}, slow), "A transaction takes 11.0 ms", "Publish reaches 50 %",
+	contains(t, advise(&benchFlags{rows: 20_000, time: 4 * time.Second, size: outlast.DefaultMaxBody, keys: 10}, slow), "A transaction takes 11.0 ms", "Publish reaches 50 %",
 		"10 keys pass at most 5000 msg/s", "InFlightBytes")
 }

@@ -1,6 +1,15 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
+
+// Fewer messages, or shorter steps, say nothing about what the servers can do.
+const (
+	benchFewMessages = 1000
+	benchShortStep   = time.Second
+)
 
 // advice says what the numbers mean and which settings would help.
 func (m *benchRun) advice() []string {
@@ -9,6 +18,10 @@ func (m *benchRun) advice() []string {
 	r := m.rates
 	ratio := func(a, b string) float64 { return r[a] / max(r[b], 1e-9) }
 
+	if m.f.rows < benchFewMessages || m.f.time < benchShortStep {
+		say("%d messages and %v for each step are a try, not a measurement: take %d and %v at least (--messages, --for).", m.f.rows, m.f.time, benchFewMessages, benchShortStep)
+		return out
+	}
 	say("Your ceiling is %.0f msg/s: the lower one of what the broker confirms and of what producers commit here with %d clients.",
 		min(r[rateCeiling], r[rateBare]), benchClients)
 	if r[oneCommit] > 5 {

@@ -26,7 +26,10 @@ type benchPlace struct {
 	db   *database
 	topo outlast.TopologyBroker
 	name string                            // outlast_bench_x: the schema
-	undo []func(ctx context.Context) error // the last first
+	undo []func(ctx context.Context) error // of the database, the last first
+
+	groups []outlast.GroupTopology // whose queues may be at the broker
+	drop   func(ctx context.Context) error
 }
 
 // remover is what both network brokers' topologies have besides TopologyBroker.
@@ -43,6 +46,10 @@ func (p *program) newBenchPlace(ctx context.Context, b *broker) (_ *benchPlace, 
 	}()
 	a, err := databaseServer.resolve(p.databaseURL, p.getenv)
 	if err != nil {
+		return nil, err
+	}
+	// A broker that cannot be reached should not be found out after the database was measured.
+	if _, err := place.topo.Check(ctx, outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}}}); err != nil {
 		return nil, err
 	}
 	if a.scheme == "sqlite" {
@@ -124,10 +131,10 @@ func (place *benchPlace) openSchema(ctx context.Context, p *program) error {
 		return &outlast.Error{Op: "create schema " + place.name, Code: outlast.CodeDenied, Err: err,
 			Hint: "bench needs the right CREATE on the database, or another database on the same server"}
 	}
-	place.undo = append(place.undo, func(ctx context.Context) error {
+	place.drop = func(ctx context.Context) error {
 		_, err := db.sql.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+place.name+" CASCADE")
 		return err
-	})
+	}
 	return nil
 }
 
@@ -205,25 +212,35 @@ func benchGroup(name, part string) outlast.GroupTopology {
 // group makes the queue of one part.
 func (place *benchPlace) group(ctx context.Context, part string) (outlast.GroupTopology, error) {
 	g := benchGroup(place.name, part)
-	place.undo = append(place.undo, func(ctx context.Context) error {
-		if r, ok := place.topo.(remover); ok {
-			return r.Remove(ctx, g)
-		}
-		return nil
-	})
+	place.groups = append(place.groups, g)
 	return g, place.topo.Apply(ctx, outlast.Topology{Exchanges: []outlast.Exchange{{Name: outlast.EventExchange}}, Groups: []outlast.GroupTopology{g}})
 }
 
-// remove takes everything away again, whatever ended the run.
+// remove takes everything away again, whatever ended the run. A schema stays when its queues
+// could not be removed: by it, the next run finds them.
 func (place *benchPlace) remove() error {
 	ctx, cancel := context.WithTimeout(context.Background(), benchCleanUp)
 	defer cancel()
 	var errs []error
-	for i := len(place.undo) - 1; i >= 0; i-- {
-		if err := place.undo[i](ctx); err != nil {
-			errs = append(errs, fmt.Errorf("remove what bench made (%s): %w", place.name, err))
+	failed := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("remove what bench made (%s): %w", what, err))
 		}
 	}
-	place.undo = nil
+	if r, ok := place.topo.(remover); ok {
+		for _, g := range place.groups {
+			failed("the queue of "+g.Group, r.Remove(ctx, g))
+		}
+	}
+	switch {
+	case place.drop == nil:
+	case len(errs) > 0:
+		errs = append(errs, fmt.Errorf("schema %s is left as well: the next run of bench removes both", place.name))
+	default:
+		failed("schema "+place.name, place.drop(ctx))
+	}
+	for i := len(place.undo) - 1; i >= 0; i-- {
+		failed(place.name, place.undo[i](ctx))
+	}
 	return errors.Join(errs...)
 }

@@ -52,7 +52,7 @@ func (m *benchRun) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{m.producers, m.ceiling, m.relayAndConsume, m.latency} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
-				return &outlast.Error{Op: "bench", Code: outlast.CodeUnavailable, Err: errors.New("interrupted; everything that it made was removed")}
+				return &outlast.Error{Op: "bench", Code: outlast.CodeUnavailable, Err: errors.New("interrupted; its tables and queues are removed")}
 			}
 			return err
 		}

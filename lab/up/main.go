@@ -4,7 +4,7 @@
 //	go run ./up            a PostgreSQL server and a RabbitMQ node
 //	go run ./up --nodes 3  a RabbitMQ cluster of three
 //
-// It prints lines for a shell to evaluate; the process ids are there to be killed.
+// It prints lines for a shell to evaluate.
 package main
 
 import (
