@@ -77,7 +77,7 @@ type batchItem struct {
 	result    HandledResult
 	err       error
 	wait      *Waiting
-	published bool
+	published publishNote
 	ran       bool
 }
 
@@ -149,10 +149,11 @@ func (r *consumerRun) batchStep(ctx context.Context, tx InboxTx, t *task, seen S
 }
 
 func (r *consumerRun) finishBatch(ts []*task, items []batchItem) {
-	published, ran := false, false
+	var published publishNote
+	ran := false
 	for i, t := range ts {
 		r.finish(t, fate{result: items[i].result, err: items[i].err, wait: items[i].wait})
-		published = published || items[i].published
+		published = published.and(items[i].published)
 		ran = ran || items[i].ran
 	}
 	if ran {

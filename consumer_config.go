@@ -77,8 +77,9 @@ type ConsumerConfig struct {
 	Hooks  []Hook
 	Logger *slog.Logger
 
-	// published is told after a commit that a handler's messages were part of.
-	published func()
+	// published is told after a commit that a handler's messages were part of: when the first
+	// was published, see [Outbox.committed].
+	published func(first time.Time)
 }
 
 // Declare says what a consumer does about topology.

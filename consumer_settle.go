@@ -102,7 +102,7 @@ func (r *consumerRun) finishKnown(t *task, seen Seen) {
 		r.finish(t, *t.fate)
 	case t.unsure && t.fate == nil && seen == SeenHandled:
 		r.finish(t, fate{result: HandledOK})
-		r.afterCommit(true)
+		r.afterCommit(blind)
 	default:
 		r.finish(t, fate{result: HandledDuplicate})
 	}
@@ -298,9 +298,9 @@ func (c *Consumer) known(m *Message, seen Seen) {
 }
 
 // afterCommit wakes the service's relay when there is something for it.
-func (r *consumerRun) afterCommit(published bool) {
-	if published && r.c.conf.published != nil {
-		r.c.conf.published()
+func (r *consumerRun) afterCommit(published publishNote) {
+	if published != 0 && r.c.conf.published != nil {
+		r.c.conf.published(published.first())
 	}
 }
 

@@ -42,7 +42,7 @@ const (
 type try struct {
 	kind      tryKind
 	err       error
-	published bool // it wrote messages into an outbox
+	published publishNote
 	trial     trial
 }
 
@@ -50,11 +50,43 @@ type try struct {
 // under it.
 type publishedKey struct{}
 
+// publishNote says whether messages were written into an outbox, 0: none, and when the first of
+// them was, in nanoseconds of Unix. It is blind when the relay was not told the slot of one.
+type publishNote int64
+
+const blind publishNote = 1
+
+func (n publishNote) and(m publishNote) publishNote {
+	if n == 0 || m == 0 {
+		return max(n, m)
+	}
+	return min(n, m)
+}
+
+// first is the time of the first publish, or the zero time.
+func (n publishNote) first() time.Time {
+	if n == blind {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n))
+}
+
 // notePublished is told of every publish of any outbox: a handler often has one of
 // its own, made before the service.
-func notePublished(ctx context.Context) {
-	if p, ok := ctx.Value(publishedKey{}).(*atomic.Bool); ok {
-		p.Store(true)
+func notePublished(ctx context.Context, hinted bool) {
+	p, ok := ctx.Value(publishedKey{}).(*atomic.Int64)
+	if !ok {
+		return
+	}
+	note := blind
+	if hinted {
+		note = publishNote(time.Now().UnixNano())
+	}
+	for {
+		was := p.Load()
+		if p.CompareAndSwap(was, int64(publishNote(was).and(note))) {
+			return
+		}
 	}
 }
 
@@ -62,7 +94,7 @@ func notePublished(ctx context.Context) {
 // when the handler has returned, however late: the transaction is used by one
 // goroutine. from is nil for a retry.
 func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Message, from *Delivery, attempt int) try {
-	var published atomic.Bool
+	var published atomic.Int64
 	inner := context.WithValue(withCause(ctx, &m.Envelope), publishedKey{}, &published)
 	inner, cancel := context.WithTimeoutCause(inner, h.deadline, errDeadline)
 	defer cancel()
@@ -76,7 +108,7 @@ func (c *Consumer) runHandler(ctx context.Context, tx Tx, h *boundHandler, m *Me
 	watched, trial := c.hooks.try(inner, d)
 	err := untimed(ctx, func() error { return c.call(watched, tx, h, d) })
 	cause := context.Cause(inner)
-	t := try{err: err, published: published.Load(), trial: trial}
+	t := try{err: err, published: publishNote(published.Load()), trial: trial}
 	_, isVerdict := verdictOf(err)
 	switch {
 	case ctx.Err() != nil && err != nil:

@@ -15,6 +15,7 @@ type Outbox struct {
 	conf   OutboxConfig
 	hooks  hooks
 	relay  *Relay    // of the same process, or nil
+	slots  SlotNamer // of store, or nil
 	others *notifier // of relays in other processes, or nil
 }
 
@@ -49,6 +50,7 @@ func NewOutbox(store Store, conf ...OutboxConfig) *Outbox {
 		o.conf = conf[0]
 		o.hooks.list = o.conf.Hooks
 	}
+	o.slots, _ = o.store.(SlotNamer)
 	if to, ok := o.store.(WakeNotifier); ok && o.conf.WakeUps {
 		o.others = &notifier{store: to, logger: o.conf.Logger}
 	}
@@ -92,15 +94,31 @@ func (o *Outbox) Publish(ctx context.Context, tx LiveTx, msgs ...Message) error 
 	if err != nil {
 		return err
 	}
-	notePublished(ctx)
+	slots := o.slotsOf(prepared)
+	notePublished(ctx, slots != nil)
 	eachHook(&o.hooks, func(h HookEnqueued) { h.OnEnqueued(ctx, prepared) })
 	if o.relay != nil {
-		o.relay.expect()
+		o.relay.expect(slots)
 	}
 	if o.others != nil {
 		o.others.want(time.Now().Add(commitTime))
 	}
 	return nil
+}
+
+// slotsOf returns the slots of messages for the relay of the same process: nil when it cannot be
+// told all of them.
+func (o *Outbox) slotsOf(msgs []*Message) []int {
+	if o.relay == nil || o.slots == nil {
+		return nil
+	}
+	slots := make([]int, len(msgs))
+	for i, m := range msgs {
+		if slots[i] = o.slots.SlotOf(m); slots[i] < 0 {
+			return nil
+		}
+	}
+	return slots
 }
 
 // complete fills what every message has: its id and its flow.
@@ -138,9 +156,13 @@ func (o *Outbox) Withdraw(ctx context.Context, tx LiveTx, id string) (bool, erro
 // committed, so that it need not wait for its next sweep, and with
 // [OutboxConfig].WakeUps those of other processes. It is a hint: without it
 // everything is delivered too. It waits for nothing.
-func (o *Outbox) Wake() {
+func (o *Outbox) Wake() { o.committed(time.Now()) }
+
+// committed is Wake for a transaction whose first message was published at a time; the zero time: in
+// slots that the relay was not told.
+func (o *Outbox) committed(first time.Time) {
 	if o.relay != nil {
-		o.relay.Wake()
+		o.relay.committed(first)
 	}
 	if o.others != nil {
 		o.others.want(time.Now())

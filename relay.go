@@ -26,7 +26,9 @@ type Relay struct {
 	hooks  hooks
 	wake   chan struct{}
 	soon   chan struct{}
-	before atomic.Int64 // settled-before in Unix microseconds; 0 is unknown
+	hot    hotSlots
+	look   chan struct{} // at the hot slots: their commit has come
+	before atomic.Int64  // settled-before in Unix microseconds; 0 is unknown
 
 	mu     sync.Mutex
 	status RelayHealth
@@ -109,7 +111,7 @@ func NewRelay(conf RelayConfig) (*Relay, error) {
 	if err := conf.validate(); err != nil {
 		return nil, err
 	}
-	r := &Relay{conf: conf, wake: make(chan struct{}, 1), soon: make(chan struct{}, 1), hooks: hooks{conf.Hooks, conf.Logger}}
+	r := &Relay{conf: conf, wake: make(chan struct{}, 1), soon: make(chan struct{}, 1), look: make(chan struct{}, 1), hooks: hooks{conf.Hooks, conf.Logger}}
 	r.status.Link = Link{State: LinkDown, Since: time.Now(), Reason: "not started"}
 	return r, nil
 }
@@ -196,8 +198,24 @@ func validServiceName(s string) bool {
 // milliseconds, and then a few times in quick succession.
 func (r *Relay) Wake() { hint(r.wake) }
 
-// expect tells the relay that a transaction has messages and is about to commit.
-func (r *Relay) expect() { hint(r.soon) }
+// expect tells the relay that a transaction has messages and is about to commit, and in which
+// slots, if that is known.
+func (r *Relay) expect(slots []int) {
+	if len(slots) > 0 {
+		r.hot.add(slots, time.Now())
+	}
+	hint(r.soon)
+}
+
+// committed tells the relay of a commit with messages, the first of which was published at a
+// time, with its slot; the zero time: their slots are not known.
+func (r *Relay) committed(first time.Time) {
+	if time.Since(first) < hotTime/2 {
+		hint(r.look)
+		return
+	}
+	r.Wake()
+}
 
 func hint(c chan struct{}) {
 	select {

@@ -129,8 +129,10 @@ func (r *relayRun) loop(ctx context.Context) {
 		case <-timer.C:
 		case <-r.wake:
 			r.picks.burst(time.Now())
+		case <-r.look:
+			r.glance(time.Now(), 0)
 		case <-r.soon:
-			r.picks.burst(time.Now().Add(commitTime))
+			r.glance(time.Now(), commitTime)
 		case <-done:
 			done = nil
 			r.stop(time.Now())
@@ -235,6 +237,11 @@ type relayPicks struct {
 	empty  bool          // the last pick found nothing
 	wanted time.Time     // a burst that was asked for while a pick was under way, which may not have seen why
 	rested time.Time     // no burst begins before: the database has had a pause as long as the pick, or of two firstPauses
+
+	hotAt    time.Time     // the next look at the hot slots (see relay_hot.go); zero: none
+	hotPause time.Duration // the pause before the one after it
+	sweepBy  time.Time     // a sweep comes by then: what was hot may commit later; zero: none
+
 	// failures are picks in a row that the database refused.
 	failures int
 }
@@ -280,18 +287,22 @@ func (r *relayRun) stepPick(now time.Time) time.Time {
 	if rows == 0 || bytes <= 0 {
 		return time.Time{} // a result or a settlement makes room and wakes the loop
 	}
-	if now.Before(p.at) {
-		return p.at
+	if now.Before(p.nextPick()) {
+		return p.nextPick()
 	}
 	leases := r.leases.active()
 	if len(leases) == 0 {
 		return time.Time{} // a lease wakes the loop
 	}
+	leases, hot := r.pickOf(now, leases)
+	if len(leases) == 0 {
+		return p.nextPick()
+	}
 	p.busy, p.began = true, now
 	slots := maps.Clone(r.leases.slots)
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
 		picked, err := r.reader.Pick(ctx, leases, rows, bytes)
-		return func(now time.Time) { r.picked(now, slots, picked, len(picked) >= rows, err) }
+		return func(now time.Time) { r.picked(now, slots, picked, hot, len(picked) >= rows, err) }
 	})
 	return time.Time{}
 }
@@ -306,7 +317,7 @@ func (r *relayRun) setBack(err error) {
 // picked takes the rows of a pick and plans the next one. Rows of slots that were
 // lost since it began are left alone, and when such a slot came back meanwhile the
 // reader is told, which may remember them as returned.
-func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, full bool, err error) {
+func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, hot, full bool, err error) {
 	p := &r.picks
 	wanted := p.wanted
 	p.busy, p.wanted, p.rested = false, time.Time{}, now.Add(min(now.Sub(p.began), 2*firstPause))
@@ -333,21 +344,16 @@ func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, 
 		return
 	}
 	p.failures = 0
-	p.empty = len(rows) == 0
+	p.empty = len(rows) == 0 && (p.empty || !hot)
 	for _, row := range rows {
 		if s := r.leases.slots[row.Slot]; s != nil && s == slots[row.Slot] && !s.leaving {
 			r.admit(now, row)
 		}
 	}
-	switch {
-	case full:
-		p.at, p.pause = now, firstPause
-	case len(rows) > 0:
-		p.pause = firstPause
-		p.at = now.Add(p.pause)
-	default:
-		p.pause = min(max(2*p.pause, firstPause), r.conf.Interval)
-		p.at = now.Add(p.pause)
+	if hot {
+		p.glanced(now, len(rows), full)
+	} else {
+		r.swept(now, rows, full)
 	}
 	if !wanted.IsZero() {
 		p.burst(wanted)

@@ -69,7 +69,7 @@ func NewService(conf ServiceConfig) (*Service, error) {
 	s.outbox.relay = s.relay
 	s.outbox.hooks = hooks{conf.Outbox.Hooks, conf.Logger}
 	for _, group := range conf.Groups {
-		group.published = s.outbox.Wake
+		group.published = s.outbox.committed
 		c, err := NewConsumer(group)
 		if err != nil {
 			return nil, err

@@ -108,6 +108,9 @@ func (s *Store) put(r *row) {
 	}
 }
 
+// SlotOf is the slot in which Insert writes.
+func (o outbox) SlotOf(m *outlast.Message) int { return slotOf(m) }
+
 func (o outbox) Withdraw(ctx context.Context, tx outlast.LiveTx, id string) (bool, error) {
 	const what = "withdraw"
 	s := o.s

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ var pickTests = []storeTest{
 	{name: "Pick_returns_no_row_twice_while_others_are_settled", run: (*storeFixture).pickWhileSettling},
 	{name: "F18_Pick_returns_rows_again_after_Drop", run: (*storeFixture).pickAfterDrop},
 	{name: "Pick_keeps_to_the_leased_slots", run: (*storeFixture).pickLeased},
+	{name: "SlotOf_is_where_Insert_writes", run: (*storeFixture).slotOf},
 	{name: "Pick_marks_what_has_expired", run: (*storeFixture).pickExpired},
 }
 
@@ -70,7 +72,8 @@ func (f *storeFixture) pickLateCommit() {
 }
 
 // pickSchedules drives several transactions in random order and checks the
-// guarantee for every pair of rows.
+// guarantee for every pair of rows. Some picks look into the slot of the rows alone, and some into
+// all others, as those after a wake-up do.
 func (f *storeFixture) pickSchedules() {
 	for seed := range uint64(4) {
 		f.pickSchedule(rand.New(rand.NewPCG(seed, 7)), fmt.Sprintf("key-%d", seed))
@@ -88,8 +91,28 @@ type schedule struct {
 func (f *storeFixture) pickSchedule(rng *rand.Rand, key string) {
 	leases, r := f.lease("a"), f.s.Relay().Reader()
 	h := schedule{ids: map[ProducerTx][]string{}, committed: map[string]int{}, inserted: map[string]int{}}
+	var own, others []outlast.Lease
+	if namer, ok := f.s.Outbox().(outlast.SlotNamer); ok {
+		slot := namer.SlotOf(message(key))
+		for _, l := range leases {
+			if l.Slot == slot {
+				own = append(own, l)
+			} else {
+				others = append(others, l)
+			}
+		}
+	}
 	pick := func(n int) {
-		for _, row := range f.pick(r, leases, n) {
+		of := leases
+		switch {
+		case n > 3 || own == nil:
+		case rng.IntN(3) == 0:
+			of = own
+		case rng.IntN(2) == 0:
+			want(f, "rows of other slots", len(f.pick(r, others, n)), 0)
+			return
+		}
+		for _, row := range f.pick(r, of, n) {
 			h.picked = append(h.picked, row.ID)
 			f.settle(&outlast.Settlement{Leases: leases, Sent: []*outlast.Row{row}})
 			r.Forget([]*outlast.Row{row})
@@ -275,6 +298,31 @@ func (f *storeFixture) pickLeased() {
 		}
 	}
 	want(f, "rows of all slots", len(f.pending(leases)), 20)
+}
+
+// slotOf: what SlotOf says is true, or it says nothing.
+func (f *storeFixture) slotOf() {
+	namer, ok := f.s.Outbox().(outlast.SlotNamer)
+	if !ok {
+		return
+	}
+	slots := map[string]int{}
+	for _, key := range []string{"", "", "k", "order-17", "Schlüssel", " ", "k"} {
+		m := message(key)
+		slots[m.ID] = namer.SlotOf(m)
+		f.publish(m)
+	}
+	m := message("")
+	m.ID = strings.ToUpper(m.ID)
+	slots[strings.ToLower(m.ID)] = namer.SlotOf(m)
+	f.publish(m)
+	rows := f.pending(f.lease("a"))
+	want(f, "rows", len(rows), len(slots))
+	for _, row := range rows {
+		if slot, known := slots[strings.ToLower(row.ID)]; !known || slot != row.Slot {
+			f.Fatalf("a row with the key %q is in slot %d, want %d", row.Envelope.Key, row.Slot, slot)
+		}
+	}
 }
 
 func (f *storeFixture) pickExpired() {

@@ -11,7 +11,7 @@ import (
 // what was deleted long ago.
 func (p *pick) raiseLow() {
 	r := p.r
-	if !r.lows.due(time.Now()) {
+	if !p.most || !r.lows.due(time.Now()) {
 		return
 	}
 	started := time.Now()

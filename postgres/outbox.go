@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"encoding/json"
 	"mime"
 	"slices"
@@ -43,6 +44,19 @@ func (s outbox) Insert(ctx context.Context, tx outlast.LiveTx, msgs []*outlast.M
 		return err
 	}
 	return s.insertMany(ctx, tx, "insert_due", later)
+}
+
+// SlotOf is what the column slot of the outbox computes.
+func (s outbox) SlotOf(m *outlast.Message) int {
+	key := m.Envelope.Key
+	if key == "" {
+		id, err := uuid.Parse(m.ID)
+		if err != nil {
+			return -1
+		}
+		key = id.String()
+	}
+	return int(md5.Sum([]byte(key))[0])
 }
 
 func isLater(m *outlast.Message) bool { return m.Delay != 0 || !m.Due.IsZero() }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"math"
 	"sort"
 	"time"
 
@@ -25,10 +26,11 @@ type pick struct {
 	found   int // rows above the cursors, before the limit of bytes
 	fresh   []*outlast.Row
 	late    []lateRow
-	guess   int64 // late rows were looked for above it
-	all     bool  // or everywhere: a sweep
-	limit   int   // of late rows
-	partial bool  // some late rows were left for the next time
+	guesses map[*view]int64 // late rows of slots with that view were looked for above it
+	all     bool            // or everywhere: a sweep
+	most    bool            // of the slots: not just those that a wake-up is about
+	limit   int             // of late rows
+	partial bool            // some late rows were left for the next time
 }
 
 type pickSlot struct {
@@ -51,11 +53,11 @@ func (p *pick) run() ([]*outlast.Row, error) {
 		return nil, err
 	}
 	started := time.Now()
-	p.all = p.r.sweep.due(started)
+	p.all = p.most && p.r.sweep.due(started)
 	if err := p.query(); err != nil {
 		return nil, err
 	}
-	if p.r.picks > 0 && p.now.xmax < p.r.prev.xmax {
+	if p.r.last != nil && p.now.xmax < p.r.last.at.xmax {
 		p.setBack()
 		return nil, outlast.ErrSetBack
 	}
@@ -87,10 +89,10 @@ func (p *pick) setBack() {
 	p.r.s.facts.forget()
 	p.r.mu.Lock()
 	for _, s := range p.r.slots {
-		s.loaded, s.backlog, s.cursor, s.low, s.stored, s.seen = false, false, 0, 0, 0, 0
+		s.loaded, s.backlog, s.cursor, s.low, s.stored, s.view = false, false, 0, 0, 0, nil
 	}
 	p.r.mu.Unlock()
-	p.r.picks, p.r.prev, p.r.old = 0, snapshot{}, snapshot{}
+	p.r.last = nil
 }
 
 // load reads the low-water marks of slots that are new to the reader.
@@ -134,7 +136,7 @@ func (p *pick) query() error {
 	if r.quota == 0 {
 		r.quota = max(64, p.maxRows/16)
 	}
-	p.guess = r.s.facts.below(guessFinished(r.old, r.prev))
+	p.guesses = map[*view]int64{}
 	p.limit = 4*p.maxRows + 1000
 	slots := make([]int16, len(p.slots))
 	lates := make([]int64, len(p.slots))
@@ -187,52 +189,40 @@ func (p *pick) query() error {
 }
 
 // lateAbove is where late rows of a slot are looked for: above the low-water mark in
-// a sweep, and when the slot was not part of the last pick.
+// a sweep, and when the slot was not read before.
 func (p *pick) lateAbove(s pickSlot) int64 {
-	if p.all || s.seen != p.r.picks {
+	if p.all || s.view == nil {
 		return s.low
 	}
-	return max(p.guess, s.low)
+	guess, known := p.guesses[s.view]
+	if !known {
+		guess = p.r.s.facts.below(guessFinished(s.view.before, s.view.at))
+		p.guesses[s.view] = guess
+	}
+	return max(guess, s.low)
 }
 
 // widen looks further down when a transaction finished that is older than guessed.
 func (p *pick) widen() error {
-	r := p.r
-	if p.all || r.picks == 0 {
+	if p.all {
 		return nil
 	}
-	first, ok := firstFinished(r.prev, p.now)
-	if !ok {
-		p.late, p.partial = nil, false // nothing new can be among them
-		for _, s := range p.slots {
-			if s.seen != r.picks {
-				return p.lateOnly()
-			}
+	needs := map[*view]int64{} // what is new in slots with that view lies above
+	for v := range p.guesses {
+		needs[v] = math.MaxInt64 // nothing is new
+		if first, ok := firstFinished(v.at, p.now); ok {
+			needs[v] = p.r.s.facts.below(first)
 		}
-		return nil
-	}
-	need := r.s.facts.below(first)
-	if need >= p.guess {
-		return nil
 	}
 	var slots []int16
 	var lows, highs []int64
 	for _, s := range p.slots {
-		low, high := max(need, s.low), min(p.guess, s.cursor)
-		if s.seen == r.picks && low < high {
+		if s.view == nil {
+			continue
+		}
+		low, high := max(needs[s.view], s.low), min(p.guesses[s.view], s.cursor)
+		if low < high {
 			slots, lows, highs = append(slots, int16(s.slot)), append(lows, low), append(highs, high)
-		}
-	}
-	return p.queryLate(slots, lows, highs)
-}
-
-// lateOnly looks through the slots that were not part of the last pick.
-func (p *pick) lateOnly() error {
-	var slots []int16
-	var lows, highs []int64
-	for _, s := range p.slots {
-		if s.seen != p.r.picks && s.low < s.cursor {
-			slots, lows, highs = append(slots, int16(s.slot)), append(lows, s.low), append(highs, s.cursor)
 		}
 	}
 	return p.queryLate(slots, lows, highs)
@@ -377,11 +367,12 @@ func (p *pick) turn(last, kept int) {
 		hit = hit || s.got >= quota
 		s.whole = s.got < quota && (!cut || i < last)
 		s.backlog = !s.whole
-		if s.byTurn {
+		if s.byTurn && p.most {
 			r.first = s.slot + 1
 		}
 	}
 	switch {
+	case !p.most:
 	case cut:
 		r.quota = max(64, p.maxRows/16, r.quota/2)
 	case hit:
@@ -391,14 +382,17 @@ func (p *pick) turn(last, kept int) {
 
 func (p *pick) complete() {
 	r := p.r
-	r.picks++
-	r.old, r.prev = r.prev, p.now
-	if r.picks == 1 {
-		r.old = p.now
+	if p.most {
+		r.turns++
 	}
+	before := p.now
+	if r.last != nil {
+		before = r.last.at
+	}
+	r.last = &view{at: p.now, before: before}
 	var highest int64
 	for _, s := range p.slots {
-		s.seen = r.picks
+		s.view = r.last
 		highest = max(highest, s.cursor)
 	}
 	r.s.facts.saw(highest)

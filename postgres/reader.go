@@ -24,6 +24,9 @@ import (
 // by the snapshot of its first: rows of a transaction that commits in between would
 // come without those that lie lower (TestF09_PickSchedules).
 //
+// Each slot remembers by which snapshot it was read last: a pick may be of a few slots alone, which
+// leaves the chores and the turns to those of most.
+//
 // A transaction that stays open costs nothing until it ends. As a safety net, all
 // rows below the cursor are looked through now and then.
 type reader struct {
@@ -34,10 +37,10 @@ type reader struct {
 	picking bool
 	gone    []*outlast.Row // forgotten while a Pick runs, whose snapshot may show them
 
-	picks      uint64 // complete ones
-	prev, old  snapshot
-	first      int // the slot to begin with among those that are read by turns
-	quota      int // rows of one slot in one Pick
+	last       *view // of the last complete pick; nil: none
+	turns      int   // complete picks of most slots
+	first      int   // the slot to begin with among those that are read by turns
+	quota      int   // rows of one slot in one Pick
 	sweep      pacer
 	lows       pacer
 	stored     time.Time     // when low-water marks were written last
@@ -52,14 +55,17 @@ type slotReader struct {
 	low int64
 	// stored is low as its row has it.
 	stored int64
-	// cursor: at the Pick numbered seen, every visible row up to it was known.
+	// cursor: in the view, every visible row up to it was known; nil: none yet.
 	cursor int64
-	seen   uint64
+	view   *view
 	loaded bool
 	// backlog: the last visit left rows above cursor.
 	backlog bool
 	known   map[int64][16]byte // returned and not forgotten
 }
+
+// view is what a pick saw, and the pick before it: the slots of one pick share it.
+type view struct{ at, before snapshot }
 
 // quiet is how long nothing was found until a pick is planned anew each time: one statement
 // where byIndex needs two.
@@ -138,7 +144,8 @@ func (r *reader) begin(p *pick, held []outlast.Lease) {
 		}
 		slots = append(slots, pickSlot{slotReader: s, slot: l.Slot})
 	}
-	p.slots = arrange(slots, r.picks%2 == 1)
+	p.most = 2*len(slots) >= len(r.slots)
+	p.slots = arrange(slots, r.turns%2 == 1)
 }
 
 const (

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,7 +135,16 @@ func drain(t *testing.T, store outlast.Store, done <-chan struct{}) []string {
 			finished = true
 		default:
 		}
-		rows, err := reader.Pick(ctx, leases, []int{3, 40, 1000}[i%3], []int{100, 1 << 20}[i%2])
+		of := leases
+		if !finished && i%4 != 0 { // as after a wake-up
+			of = nil
+			for _, l := range leases {
+				if rand.IntN(4) == 0 {
+					of = append(of, l)
+				}
+			}
+		}
+		rows, err := reader.Pick(ctx, of, []int{3, 40, 1000}[i%3], []int{100, 1 << 20}[i%2])
 		must(t, err)
 		if len(rows) == 0 && finished {
 			quiet++
@@ -195,8 +205,8 @@ func exec(ctx context.Context, db *sql.DB, query string) error {
 
 // TestF09_PickSchedules forces the schedules in which a cursor alone goes wrong. A step
 // is "begin x", "xid x" (an xid long before any seq), "put x key", "commit x",
-// "roll back x", "pick" with the rows it must return, in order, "settle", or "race x":
-// x commits in the next pick, before its second statement.
+// "roll back x", "pick" with the rows it must return, in order, "glance key", a pick of the slot of
+// that key alone, "settle", or "race x": x commits in the next pick, before its second statement.
 func TestF09_PickSchedules(t *testing.T) {
 	t.Parallel()
 	for name, schedule := range map[string]string{
@@ -217,6 +227,13 @@ func TestF09_PickSchedules(t *testing.T) {
 		"commit between the statements of a pick": `
 			begin a; put a1 k; begin x; put x2 k; commit x; pick x2; settle; begin b; xid b; put a3 k; begin y; put y4 k; commit y; pick y4; settle;
 			pick; pick; commit b; race a; pick; pick a1 a3`,
+		"looks at another slot meanwhile": `
+			begin a; put a1 k; begin b; put b2 k; commit b; pick b2; settle; glance j; commit a; glance j; glance j; begin c; put c3 k; commit c; pick a1 c3; settle; pick`,
+		"looks at its slot alone": `
+			begin a; put a1 k; begin b; put b2 k; commit b; glance k b2; settle; glance k; glance j; commit a; begin c; put c3 k; commit c; glance k a1 c3; settle; pick`,
+		"a slot that was not read for long": `
+			begin a; xid a; begin x; put x1 k; commit x; pick x1; settle; put a2 k; begin b; put b3 k; commit b; glance k b3; settle; glance j; glance j; pick; glance j;
+			commit a; glance j; begin c; put c4 k; commit c; glance k a2 c4; settle; pick`,
 		"rolled back": `
 			begin a; put a1 k; begin b; put b2 k; commit b; pick b2; roll back a; begin c; put c3 k; commit c; pick c3; settle; pick`,
 		"in flight is not picked again": `
@@ -266,8 +283,13 @@ func runSchedule(t *testing.T, schedule string) {
 			second.do = func() { must(t, tx.Commit()) }
 		case "roll":
 			must(t, txs[w[2]].Rollback())
-		case "pick":
-			rows, err := reader.Pick(ctx, leases, 100, 1<<20)
+		case "pick", "glance":
+			of := leases
+			if w[0] == "glance" {
+				of = slotOf(store, leases, w[1])
+				w = w[1:]
+			}
+			rows, err := reader.Pick(ctx, of, 100, 1<<20)
 			must(t, err)
 			if second.do != nil {
 				t.Fatalf("step %q: there was no second statement", strings.TrimSpace(step))
@@ -292,6 +314,12 @@ func runSchedule(t *testing.T, schedule string) {
 	for _, tx := range txs {
 		_ = tx.Rollback()
 	}
+}
+
+// slotOf returns the lease of a key's slot.
+func slotOf(store outlast.Store, leases []outlast.Lease, key string) []outlast.Lease {
+	slot := store.Outbox().(outlast.SlotNamer).SlotOf(text("", key))
+	return slices.DeleteFunc(slices.Clone(leases), func(l outlast.Lease) bool { return l.Slot != slot })
 }
 
 // atStatement does something once, just before a statement is sent, alone or in a batch.
