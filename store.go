@@ -182,6 +182,8 @@ type OutboxReader interface {
 	// Guarantee: if the transaction of row a committed before the INSERT of row b of
 	// the same slot began, then a comes before b: earlier in this Pick or in an
 	// earlier one (TestStore/Pick_keeps_the_order_of_transactions).
+	// It holds whether each Pick is of all slots or of some
+	// (TestStore/F09_Pick_finds_late_commits_of_any_schedule_in_order).
 	// A row that was returned is not returned again until Drop, even while its delete
 	// is under way. Selection is by state: no row is skipped for ever.
 	// When the database has lost what it had shown, Pick returns [ErrSetBack] once and
