@@ -77,7 +77,13 @@ func (p *relayPicks) nextPick() time.Time {
 	return earliest(p.nextSweep(), p.hotAt)
 }
 
-func (p *relayPicks) nextSweep() time.Time { return earliest(p.at, p.sweepBy) }
+func (p *relayPicks) nextSweep() time.Time {
+	by := p.sweepBy
+	if !by.IsZero() && by.Before(p.rested) {
+		by = p.rested
+	}
+	return earliest(p.at, by)
+}
 
 // pickOf returns those of the leases whose slots the pick that is due looks into: nil when none
 // is due after all, and whether they are the hot ones alone.

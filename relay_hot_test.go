@@ -3,6 +3,7 @@ package outlast_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 // widths notes of how many slots each pick is; a pick takes pickTime.
 type widths struct {
 	outlast.Store
+	fails atomic.Bool
 	mu    sync.Mutex
 	picks []int
 }
@@ -39,6 +41,9 @@ func (r widthsReader) Pick(ctx context.Context, leases []outlast.Lease, maxRows,
 	r.s.picks = append(r.s.picks, len(leases))
 	r.s.mu.Unlock()
 	time.Sleep(pickTime)
+	if r.s.fails.Load() {
+		return nil, &outlast.Error{Op: "pick", Code: outlast.CodeUnavailable}
+	}
 	return r.OutboxReader.Pick(ctx, leases, maxRows, maxBytes)
 }
 
@@ -161,6 +166,28 @@ func TestWhatNobodyToldOfIsFoundBesideHotSlots(t *testing.T) {
 			if took := sent.of(key).Sub(committed); took < 0 || took > 20*time.Millisecond+3*pickTime {
 				t.Errorf("%s: published %s after the commit", key, took)
 			}
+		}
+	})
+}
+
+// While reading fails and writing works, what is published makes the database no more work.
+func TestPublishesDoNotHurryAPickThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, looks, s, sent := hotRig(t, true)
+		looks.fails.Store(true)
+		before := len(looks.since(0))
+		time.Sleep(15 * time.Second)
+		if n := len(looks.since(before)); n < 5 || n > 40 {
+			t.Errorf("%d failing picks in 15 s", n)
+		}
+		looks.fails.Store(false)
+		publish(t, store, s.Outbox(), placed.Message(order{ID: "a"}))
+		committed := time.Now()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if took := sent.of("a").Sub(committed); took < 0 || took > 10*time.Second {
+			t.Errorf("published %s after the commit", took)
 		}
 	})
 }
