@@ -153,7 +153,7 @@ func (r *consumerRun) finishBatch(ts []*task, items []batchItem) {
 	ran := false
 	for i, t := range ts {
 		r.finish(t, fate{result: items[i].result, err: items[i].err, wait: items[i].wait})
-		published = published.and(items[i].published)
+		published = published.merge(items[i].published)
 		ran = ran || items[i].ran
 	}
 	if ran {

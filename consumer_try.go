@@ -56,7 +56,7 @@ type publishNote int64
 
 const blind publishNote = 1
 
-func (n publishNote) and(m publishNote) publishNote {
+func (n publishNote) merge(m publishNote) publishNote {
 	if n == 0 || m == 0 {
 		return max(n, m)
 	}
@@ -84,7 +84,7 @@ func notePublished(ctx context.Context, hinted bool) {
 	}
 	for {
 		was := p.Load()
-		if p.CompareAndSwap(was, int64(publishNote(was).and(note))) {
+		if p.CompareAndSwap(was, int64(publishNote(was).merge(note))) {
 			return
 		}
 	}

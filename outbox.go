@@ -155,8 +155,9 @@ func (o *Outbox) Withdraw(ctx context.Context, tx LiveTx, id string) (bool, erro
 // Wake tells the relay of the same process that a transaction with messages has
 // committed, so that it need not wait for its next sweep, and with
 // [OutboxConfig].WakeUps those of other processes. It is a hint: without it
-// everything is delivered too. It waits for nothing. Rows that were written past an Outbox
-// are seen up to 20 ms later when others are published meanwhile: see [SlotNamer].
+// everything is delivered too. It waits for nothing. Rows that were written past this
+// Outbox, or by it more than 20 ms ago, are seen up to 20 ms later when others are published
+// meanwhile: see [SlotNamer].
 func (o *Outbox) Wake() { o.committed(time.Now()) }
 
 // committed is Wake for a transaction whose first message was published at a time; the zero time: in

@@ -83,9 +83,7 @@ func (h *relayHeld) wantKey(k *keyState) {
 // rest keeps the picks back for a moment, so that rows on their way to the held
 // arrive there and a drain can end.
 func (p *relayPicks) rest(now time.Time) {
-	if until := now.Add(50 * time.Millisecond); p.at.Before(until) {
-		p.at = until
-	}
+	p.notBefore = latest(p.notBefore, now.Add(50*time.Millisecond))
 }
 
 // stepHeld starts the most urgent query of the held.

@@ -20,9 +20,9 @@ const (
 	// hotTime is how long the relay looks into a slot after a publish. What commits later is
 	// found by a sweep of all slots, the next of which comes by then.
 	hotTime = 20 * time.Millisecond
-	// hotMost is with how many slots a look at them is not worth it any more: it costs as much
-	// as a sweep.
-	hotMost = 96
+	// hotShare: when more than one in so many slots is hot, a look at them costs as much as a
+	// sweep, and is one.
+	hotShare = 3
 )
 
 // hotSlots are those that publishes of this process have written to, with the last time.
@@ -42,20 +42,29 @@ func (h *hotSlots) add(slots []int, now time.Time) {
 	}
 }
 
+// any reports whether a slot is hot.
+func (h *hotSlots) any(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, at := range h.slots {
+		if now.Sub(at) < hotTime {
+			return true
+		}
+	}
+	return false
+}
+
 // now returns the slots that are hot, and forgets the others.
 func (h *hotSlots) now(now time.Time) map[int]bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var hot map[int]bool
+	hot := make(map[int]bool, len(h.slots))
 	for slot, at := range h.slots {
-		if now.Sub(at) >= hotTime {
+		if now.Sub(at) < hotTime {
+			hot[slot] = true
+		} else {
 			delete(h.slots, slot)
-			continue
 		}
-		if hot == nil {
-			hot = make(map[int]bool, len(h.slots))
-		}
-		hot[slot] = true
 	}
 	return hot
 }
@@ -64,7 +73,7 @@ func (h *hotSlots) now(now time.Time) map[int]bool {
 // follow quickly; and a sweep by when they are not hot any more. Without a hot slot it is a burst.
 func (r *relayRun) glance(now time.Time, after time.Duration) {
 	p := &r.picks
-	if r.hot.now(now) == nil {
+	if !r.hot.any(now) {
 		p.burst(now.Add(after))
 		return
 	}
@@ -74,72 +83,92 @@ func (r *relayRun) glance(now time.Time, after time.Duration) {
 
 // nextPick is when a pick is due, of whatever slots.
 func (p *relayPicks) nextPick() time.Time {
-	return earliest(p.nextSweep(), p.hotAt)
+	next := p.nextSweep()
+	if !p.hotAt.IsZero() {
+		next = earliest(next, latest(p.hotAt, p.rested))
+	}
+	return latest(next, p.notBefore)
 }
 
 func (p *relayPicks) nextSweep() time.Time {
-	by := p.sweepBy
-	if !by.IsZero() && by.Before(p.rested) {
-		by = p.rested
+	if p.sweepBy.IsZero() {
+		return p.at
 	}
-	return earliest(p.at, by)
+	return earliest(p.at, latest(p.sweepBy, p.rested))
 }
 
-// pickOf returns those of the leases whose slots the pick that is due looks into: nil when none
-// is due after all, and whether they are the hot ones alone.
+// pickOf returns those of the leases whose slots the pick that is due looks into, none when it would
+// see nothing, and whether they are the hot ones alone.
 func (r *relayRun) pickOf(now time.Time, leases []Lease) (some []Lease, hot bool) {
 	p := &r.picks
-	if !now.Before(p.nextSweep()) {
-		p.sweepBy = time.Time{}
-		if !p.hotAt.IsZero() && !now.Before(p.hotAt) {
-			p.hotAt = now.Add(firstPause)
+	sweep, look := !now.Before(p.nextSweep()), !p.hotAt.IsZero() && !now.Before(p.hotAt)
+	if look {
+		p.hotAt = time.Time{}
+		slots := r.hot.now(now)
+		for _, l := range leases {
+			if slots[l.Slot] {
+				some = append(some, l)
+			}
 		}
-		return leases, false
+		sweep = sweep || hotShare*len(some) > len(leases)
 	}
-	if now.Before(p.rested) {
-		p.hotAt = p.rested
-		return nil, false
+	if !sweep {
+		return some, true
 	}
-	p.hotAt = time.Time{}
-	slots := r.hot.now(now)
-	for _, l := range leases {
-		if slots[l.Slot] {
-			some = append(some, l)
-		}
+	p.sweepBy = time.Time{}
+	if len(some) > 0 {
+		p.lookAgain(now, false)
 	}
-	if len(some) > hotMost {
-		return leases, false
-	}
-	return some, true
+	return leases, false
 }
 
-// glanced plans the next look at the hot slots after one that returned some rows.
-func (p *relayPicks) glanced(now time.Time, rows int, full bool) {
-	switch {
-	case full:
-		p.at, p.pause = now, firstPause // a backlog is for sweeps
-	case rows > 0:
+// lookAgain plans the next look at slots that are hot, whose commits may be still to come.
+func (p *relayPicks) lookAgain(now time.Time, found bool) {
+	if found {
 		p.hotPause = firstPause
-	default:
-		p.hotPause *= 2
 	}
 	p.hotAt = earliest(p.hotAt, now.Add(p.hotPause))
+	p.hotPause *= 2
 }
 
-// swept plans the next sweep after one that returned some rows. Those of hot slots tell nothing:
-// a look at these would have found them.
-func (r *relayRun) swept(now time.Time, rows []*Row, full bool) {
+// swept plans the next sweep after one that returned some rows. Those of hot slots tell nothing, a
+// look at these would have found them, unless they left no room for others.
+func (r *relayRun) swept(now time.Time, rows []*Row, taken pickTaken) {
 	p := &r.picks
 	hot := r.hot.now(now)
 	unexpected := slices.ContainsFunc(rows, func(row *Row) bool { return !hot[row.Slot] })
 	switch {
-	case full:
+	case taken == tookAll:
 		p.at, p.pause = now, firstPause
-	case unexpected:
+	case unexpected || taken == tookMuch:
 		p.pause = firstPause
 		p.at = now.Add(p.pause)
 	default:
 		p.pause = min(max(2*p.pause, firstPause), r.conf.Interval)
 		p.at = now.Add(p.pause)
 	}
+}
+
+// pickTaken is how much of the room that a pick had it has taken: as many rows as it might, at least
+// half of the bytes, or less.
+type pickTaken int
+
+const (
+	tookLittle pickTaken = iota
+	tookMuch
+	tookAll
+)
+
+func takenBy(rows []*Row, most, bytes int) pickTaken {
+	size := 0
+	for _, row := range rows {
+		size += len(row.Body)
+	}
+	switch {
+	case len(rows) >= most:
+		return tookAll
+	case size >= bytes/2:
+		return tookMuch
+	}
+	return tookLittle
 }

@@ -2,6 +2,7 @@ package outlast_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 type widths struct {
 	outlast.Store
 	fails atomic.Bool
+	more  atomic.Int64 // nanoseconds that a pick takes besides pickTime
 	mu    sync.Mutex
 	picks []int
 }
@@ -40,7 +42,7 @@ func (r widthsReader) Pick(ctx context.Context, leases []outlast.Lease, maxRows,
 	r.s.mu.Lock()
 	r.s.picks = append(r.s.picks, len(leases))
 	r.s.mu.Unlock()
-	time.Sleep(pickTime)
+	time.Sleep(pickTime + time.Duration(r.s.more.Load()))
 	if r.s.fails.Load() {
 		return nil, &outlast.Error{Op: "pick", Code: outlast.CodeUnavailable}
 	}
@@ -249,4 +251,89 @@ func TestACommitOfAHandlerIsSweptBesideHotSlots(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slowDrain is a store to which rows take a while on their way to the held.
+type slowDrain struct{ outlast.Store }
+
+func (s slowDrain) Relay() outlast.RelayStore { return slowDrainRelay{s.Store.Relay()} }
+
+type slowDrainRelay struct{ outlast.RelayStore }
+
+func (r slowDrainRelay) Settle(ctx context.Context, s *outlast.Settlement) ([]outlast.Lease, error) {
+	time.Sleep(5 * time.Millisecond)
+	return r.RelayStore.Settle(ctx, s)
+}
+
+func (r slowDrainRelay) Held(ctx context.Context, q outlast.HeldQuery) (outlast.HeldPage, error) {
+	time.Sleep(15 * time.Millisecond)
+	return r.RelayStore.Held(ctx, q)
+}
+
+// A route that takes messages again is drained although more are published all the time: picks rest
+// while rows are on their way to the held, whatever is hot.
+func TestARouteDrainsBesideHotSlots(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, broker := memory.NewStore(), memory.NewBroker()
+		s, err := outlast.NewService(outlast.ServiceConfig{Name: "orders", Store: slowDrain{store}, Broker: broker,
+			Relay: outlast.RelayConfig{Interval: time.Second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bind := func(queue, key string) {
+			t.Helper()
+			broker.DeclareQueue(queue)
+			if err := broker.Bind(queue, outlast.EventExchange, key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bind("other", "nothing")
+		idleFor(t, s, 5*time.Second)
+		var backlog []outlast.Message
+		for i := range 1000 {
+			backlog = append(backlog, placed.Message(order{ID: fmt.Sprint(i)}))
+		}
+		publish(t, store, s.Outbox(), backlog...)
+		time.Sleep(30 * time.Second)
+		held := func() (n int) {
+			status, err := store.Operator().Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, h := range status.Held {
+				n += h.Count
+			}
+			return n
+		}
+		if held() != len(backlog) {
+			t.Fatalf("%d of %d messages are held without a queue", held(), len(backlog))
+		}
+		bind("sink", "#")
+		for held() >= len(backlog) {
+			time.Sleep(time.Millisecond)
+		}
+		for i := range 1000 {
+			publish(t, store, s.Outbox(), placed.Message(order{ID: fmt.Sprint(i)}))
+			time.Sleep(2 * time.Millisecond)
+		}
+		if n := held(); n > len(backlog)/10 {
+			t.Errorf("%d messages are held 2 s after the queue came back", n)
+		}
+	})
+}
+
+// Picks are slow, and there is always something hot: a rest follows each all the same.
+func TestHotSlotsLeaveTheDatabaseTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, looks, _, _ := hotRig(t, true)
+		looks.more.Store(int64(40*time.Millisecond - pickTime))
+		time.Sleep(time.Second)
+		before := len(looks.since(0))
+		time.Sleep(2 * time.Second)
+		if n := len(looks.since(before)); n < 20 || n > 43 {
+			t.Errorf("%d picks of 40 ms in 2 s, want a rest of 8 ms after each", n)
+		}
+	})
 }

@@ -234,9 +234,11 @@ type relayPicks struct {
 	began  time.Time     // of the last pick
 	at     time.Time     // the next sweep
 	pause  time.Duration // the pause before it; grows while nothing is found
-	empty  bool          // the last pick found nothing
+	empty  bool          // the last sweep found nothing, and no look since
 	wanted time.Time     // a burst that was asked for while a pick was under way, which may not have seen why
-	rested time.Time     // no burst begins before: the database has had a pause as long as the pick, or of two firstPauses
+	rested time.Time     // no wake-up has a pick begin before: the database has had a pause as long as the last, or of two firstPauses
+	// notBefore: no pick begins before.
+	notBefore time.Time
 
 	hotAt    time.Time     // the next look at the hot slots (see relay_hot.go); zero: none
 	hotPause time.Duration // the pause before the one after it
@@ -302,7 +304,7 @@ func (r *relayRun) stepPick(now time.Time) time.Time {
 	slots := maps.Clone(r.leases.slots)
 	r.job(time.Minute, func(ctx context.Context) func(time.Time) {
 		picked, err := r.reader.Pick(ctx, leases, rows, bytes)
-		return func(now time.Time) { r.picked(now, slots, picked, hot, len(picked) >= rows, err) }
+		return func(now time.Time) { r.picked(now, slots, picked, hot, takenBy(picked, rows, bytes), err) }
 	})
 	return time.Time{}
 }
@@ -317,7 +319,7 @@ func (r *relayRun) setBack(err error) {
 // picked takes the rows of a pick and plans the next one. Rows of slots that were
 // lost since it began are left alone, and when such a slot came back meanwhile the
 // reader is told, which may remember them as returned.
-func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, hot, full bool, err error) {
+func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, hot bool, taken pickTaken, err error) {
 	p := &r.picks
 	wanted := p.wanted
 	p.busy, p.wanted, p.rested = false, time.Time{}, now.Add(min(now.Sub(p.began), 2*firstPause))
@@ -340,7 +342,7 @@ func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, 
 		pause := doubling(firstPause, min(r.conf.Interval, holdLongest), p.failures)
 		p.failures++
 		p.at = now.Add(pause/2 + jitter(pause))
-		p.rested = p.at // no wake-up cuts it short
+		p.notBefore = p.at // no wake-up cuts it short
 		return
 	}
 	p.failures = 0
@@ -350,10 +352,13 @@ func (r *relayRun) picked(now time.Time, slots map[int]*slotState, rows []*Row, 
 			r.admit(now, row)
 		}
 	}
-	if hot {
-		p.glanced(now, len(rows), full)
-	} else {
-		r.swept(now, rows, full)
+	switch {
+	case !hot:
+		r.swept(now, rows, taken)
+	case taken == tookAll:
+		p.at, p.pause = now, firstPause // a backlog is for sweeps
+	default:
+		p.lookAgain(now, len(rows) > 0)
 	}
 	if !wanted.IsZero() {
 		p.burst(wanted)

@@ -32,6 +32,14 @@ func inRange[T cmp.Ordered](bad *fieldErrors, field string, v, lo, hi T) {
 	}
 }
 
+// latest is the later of two times.
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 // earliest returns the earlier of two times, where a zero time is no time.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {

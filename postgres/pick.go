@@ -372,7 +372,6 @@ func (p *pick) turn(last, kept int) {
 		}
 	}
 	switch {
-	case !p.most:
 	case cut:
 		r.quota = max(64, p.maxRows/16, r.quota/2)
 	case hit:
