@@ -28,7 +28,7 @@ func TestBenchLeavesNothing(t *testing.T) {
 		}
 		return names
 	}
-	small := []string{"bench", "--messages", "500", "--for", "3s"}
+	small := []string{"bench", "--messages", "1000", "--for", "3s"}
 
 	killed := w.Start("bench", "--progress", "--for", "500ms", "--messages", "100000")
 	w.Eventually("it measures the relay", func() bool { return strings.Contains(killed.Log(), "measuring the relay") })
@@ -40,7 +40,7 @@ func TestBenchLeavesNothing(t *testing.T) {
 	interrupted := w.Start("bench", "--progress", "--messages", "2000", "--for", "2s")
 	w.Eventually("it measures the relay", func() bool { return strings.Contains(interrupted.Log(), "measuring the relay") })
 	interrupted.Signal(syscall.SIGINT)
-	w.Eventually("it says that it was interrupted", func() bool { return strings.Contains(interrupted.Log(), "everything that it made was removed") })
+	w.Eventually("it says that it was interrupted", func() bool { return strings.Contains(interrupted.Log(), "its tables and queues are removed") })
 	w.Eventually("nothing of both is left", func() bool { return schemas() == 0 && len(queues()) == 0 })
 
 	var result struct {
