@@ -353,9 +353,21 @@ func (*atStatement) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndD
 // and go: neither may keep rows back, and the writer's own row comes when it commits.
 func TestF05_PickWithOldTransactionsOpen(t *testing.T) {
 	t.Parallel()
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the slot alone %t", alone), func(t *testing.T) {
+			t.Parallel()
+			pickWithOldTransactions(t, alone)
+		})
+	}
+}
+
+func pickWithOldTransactions(t *testing.T, alone bool) {
 	ctx := t.Context()
 	db, store := open(t)
 	leases, reader := lease(t, store, "reader"), store.Relay().Reader()
+	if alone {
+		leases = slotOf(store, leases, "k")
+	}
 	old, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
 	must(t, err)
 	defer func() { _ = old.Rollback() }()
