@@ -366,6 +366,8 @@ func pickWithOldTransactions(t *testing.T, alone bool) {
 	db, store := open(t)
 	leases, reader := lease(t, store, "reader"), store.Relay().Reader()
 	if alone {
+		_, err := reader.Pick(ctx, leases, 100, 1<<20) // of all, so that those of one are of few
+		must(t, err)
 		leases = slotOf(store, leases, "k")
 	}
 	old, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
