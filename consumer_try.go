@@ -42,7 +42,7 @@ const (
 type try struct {
 	kind      tryKind
 	err       error
-	published publishNote
+	published publishNote // what it wrote into outboxes
 	trial     trial
 }
 

@@ -7,10 +7,10 @@ import (
 )
 
 // SlotNamer is implemented by an [OutboxStore] that can tell in which slot Insert will write a
-// message: those of packages postgres and memory. A relay of the same process then looks for a published
-// message in its slot alone, which costs the database a tenth of a look into all of them
-// (docs/performance.md). It is a hint: a wrong slot costs a message time, as if nobody had woken
-// the relay, and nothing else.
+// message: those of packages postgres and memory. A relay of the same process then looks for a
+// published message in its slot alone, which costs the database less than a look into all of them
+// (docs/decisions/polling-is-the-truth.md). It is a hint: a wrong slot costs a message time, as if
+// nobody had woken the relay, and nothing else.
 type SlotNamer interface {
 	// SlotOf returns the slot of a message with an id, or -1 when it is not known.
 	SlotOf(m *Message) int

@@ -28,8 +28,8 @@ type benchPlace struct {
 	name string                            // outlast_bench_x: the schema
 	undo []func(ctx context.Context) error // of the database, the last first
 
-	groups []outlast.GroupTopology // whose queues may be at the broker
-	drop   func(ctx context.Context) error
+	groups []outlast.GroupTopology         // whose queues may be at the broker
+	drop   func(ctx context.Context) error // removes the schema; nil without one
 }
 
 // remover is what both network brokers' topologies have besides TopologyBroker.
