@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -125,14 +126,26 @@ func checkEffects(ctx context.Context, t *task, topology outlast.TopologyBroker)
 	if effects != t.Rows || distinct != t.Rows {
 		return fmt.Errorf("%d effects of %d messages, want one of each of %d", effects, distinct, t.Rows)
 	}
-	depth := outlast.QueueDepth{}
-	for range 100 { // a queue may tell its length a little late
-		if depth, err = topology.Depth(ctx, t.Queue); err != nil || depth.Messages == 0 {
+	return waitUntilEmpty(ctx, topology, t.Queue)
+}
+
+// patience is how long a queue may stay as long as it is before a run does not count.
+const patience = 10 * time.Second
+
+// waitUntilEmpty waits while a queue gets shorter: NATS takes acknowledgements at once and
+// works on them later, each with a sync of the disk.
+func waitUntilEmpty(ctx context.Context, topology outlast.TopologyBroker, queue string) error {
+	for shortest, changed := math.MaxInt, time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		depth, err := topology.Depth(ctx, queue)
+		switch {
+		case err != nil || depth.Messages == 0:
 			return err
+		case depth.Messages < shortest:
+			shortest, changed = depth.Messages, time.Now()
+		case time.Since(changed) > patience:
+			return fmt.Errorf("%d messages are left in the queue, and have been for %s", depth.Messages, patience)
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
-	return fmt.Errorf("%d messages are left in the queue", depth.Messages)
 }
 
 const effectTable = `CREATE TABLE effect (message_id text NOT NULL, body text NOT NULL)`
