@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/outlastmq/outlast"
 	"github.com/outlastmq/outlast/internal/report"
 )
 
@@ -229,5 +230,28 @@ func TestRateFrom_counts_what_was_finished_since(t *testing.T) {
 	}
 	if _, err := o.rateFrom(time.Unix(3, 0), 151); err == nil {
 		t.Error("more than there were have a rate")
+	}
+}
+
+// depths is a topology whose queue has these lengths in turn, and then the last of them.
+type depths struct {
+	outlast.TopologyBroker
+	left []int
+}
+
+func (d *depths) Depth(context.Context, string) (outlast.QueueDepth, error) {
+	n := d.left[0]
+	if len(d.left) > 1 {
+		d.left = d.left[1:]
+	}
+	return outlast.QueueDepth{Messages: n}, nil
+}
+
+func TestAQueueThatGetsShorterIsWaitedFor(t *testing.T) {
+	if err := waitUntilEmpty(t.Context(), &depths{left: []int{3, 2, 1, 0}}, "q", 0); err != nil {
+		t.Error(err)
+	}
+	if err := waitUntilEmpty(t.Context(), &depths{left: []int{3, 2}}, "q", 0); err == nil {
+		t.Error("a queue that stays as long as it is counts as empty")
 	}
 }

@@ -126,16 +126,14 @@ func checkEffects(ctx context.Context, t *task, topology outlast.TopologyBroker)
 	if effects != t.Rows || distinct != t.Rows {
 		return fmt.Errorf("%d effects of %d messages, want one of each of %d", effects, distinct, t.Rows)
 	}
-	return waitUntilEmpty(ctx, topology, t.Queue)
+	return waitUntilEmpty(ctx, topology, t.Queue, 10*time.Second)
 }
 
-// patience is how long a queue may stay as long as it is before a run does not count.
-const patience = 10 * time.Second
-
-// waitUntilEmpty waits while a queue gets shorter: NATS takes acknowledgements at once and
-// works on them later, each with a sync of the disk.
-func waitUntilEmpty(ctx context.Context, topology outlast.TopologyBroker, queue string) error {
-	for shortest, changed := math.MaxInt, time.Now(); ; time.Sleep(50 * time.Millisecond) {
+// waitUntilEmpty waits while a queue gets shorter, and gives up when it has not for patience:
+// NATS takes acknowledgements at once and works on them later, each with a sync of the disk.
+func waitUntilEmpty(ctx context.Context, topology outlast.TopologyBroker, queue string, patience time.Duration) error {
+	shortest, changed := math.MaxInt, time.Now()
+	for {
 		depth, err := topology.Depth(ctx, queue)
 		switch {
 		case err != nil || depth.Messages == 0:
@@ -143,7 +141,10 @@ func waitUntilEmpty(ctx context.Context, topology outlast.TopologyBroker, queue 
 		case depth.Messages < shortest:
 			shortest, changed = depth.Messages, time.Now()
 		case time.Since(changed) > patience:
-			return fmt.Errorf("%d messages are left in the queue, and have been for %s", depth.Messages, patience)
+			return fmt.Errorf("%d messages are left in the queue, and no fewer than that for %s", depth.Messages, patience)
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }
