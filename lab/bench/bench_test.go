@@ -186,6 +186,26 @@ func TestTracedCalls_reads_the_sum_of_strace(t *testing.T) {
 	}
 }
 
+func TestCores_share_their_time_between_work_and_waits(t *testing.T) {
+	t.Parallel()
+	before := parseCores("cpu  100 0 50 800 50 0 0 0 70 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
+	after := parseCores("cpu  150 10 75 900 250 5 5 5 90 0\n")
+	if got, want := after.since(before), (coreShares{idle: 0.25, disk: 0.5}); got != want {
+		t.Errorf("shares of the cores' time: got %+v, want %+v", got, want)
+	}
+	if got := parseCores("").since(parseCores("")); got != (coreShares{}) {
+		t.Errorf("without /proc: got %+v, want none", got)
+	}
+}
+
+func TestTenths_tell_the_slowest(t *testing.T) {
+	t.Parallel()
+	o := outcome{Rows: 1000, Tenths: []float64{1, 2, 3, 4, 9, 10, 11, 12, 13, 14}}
+	if got := o.slowestTenth(); got != 20 {
+		t.Errorf("the slowest tenth: got %v messages a second, want 20", got)
+	}
+}
+
 func TestProcessorName_is_that_of_the_first(t *testing.T) {
 	t.Parallel()
 	list := "processor\t: 0\nvendor_id\t: X\nmodel\t\t: 17\nmodel name\t: One CPU @ 2.00GHz\n\nprocessor\t: 1\nmodel name\t: Another\n"

@@ -80,9 +80,10 @@ func (s *stack) flatBacklog(ctx context.Context, o *options) (*report.Table, err
 			}
 			n := float64(r.Rows)
 			t.Add(name, report.Value{Name: "msg/s", Value: r.rate()}, report.Value{Name: "msg/s of the first tenth", Value: r.tenth(0)},
-				report.Value{Name: "of the last tenth", Value: r.tenth(9)}, report.Value{Name: "CPU us/msg", Value: r.Usage.CPU / n * 1e6},
-				report.Value{Name: "database CPU us/msg", Value: r.database / n * 1e6}, report.Value{Name: "broker CPU us/msg", Value: r.broker / n * 1e6},
-				report.Value{Name: "peak RSS MiB", Value: r.Usage.RSS / (1 << 20)})
+				report.Value{Name: "of the slowest tenth", Value: r.slowestTenth()}, report.Value{Name: "of the last tenth", Value: r.tenth(9)},
+				report.Value{Name: "CPU us/msg", Value: r.Usage.CPU / n * 1e6}, report.Value{Name: "database CPU us/msg", Value: r.database / n * 1e6},
+				report.Value{Name: "broker CPU us/msg", Value: r.broker / n * 1e6}, report.Value{Name: "peak RSS MiB", Value: r.Usage.RSS / (1 << 20)},
+				report.Value{Name: "cores idle %", Value: r.cores.idle * 100}, report.Value{Name: "cores waiting for the disk %", Value: r.cores.disk * 100})
 		}
 		if err != nil {
 			return t, fmt.Errorf("%s: %w", actor, err)
@@ -100,10 +101,22 @@ func (o *outcome) tenth(i int) float64 {
 	return float64(o.Rows) / 10 / (o.Tenths[i] - from)
 }
 
-// drained is one drain, with the seconds of CPU that the servers took for it.
+// slowestTenth is far below the others where something stood still for a while.
+func (o *outcome) slowestTenth() float64 {
+	slowest := o.tenth(0)
+	for i := 1; i < 10; i++ {
+		slowest = min(slowest, o.tenth(i))
+	}
+	return slowest
+}
+
+// drained is one drain, with the seconds of CPU that the servers took for it, and what the
+// machine's cores did meanwhile: a drain that is slow by itself keeps them busy, and one that
+// is slow because the disk is shows here.
 type drained struct {
 	outcome
 	database, broker float64
+	cores            coreShares
 }
 
 // drain lets an actor send tables of the given sizes, one after the other, in one database.
@@ -137,12 +150,13 @@ func (s *stack) drain(ctx context.Context, actor string, sizes []int, between ..
 		if err := execAll(ctx, url, "CHECKPOINT"); err != nil {
 			return results, err
 		}
-		pg, rabbit := treeCPU(s.postgresPID), treeCPU(s.rabbitPID)
+		pg, rabbit, cores := treeCPU(s.postgresPID), treeCPU(s.rabbitPID), readCores()
 		r, err := perform(ctx, work)
 		if err != nil {
 			return results, err
 		}
-		results = append(results, drained{r, settledCPU(s.postgresPID) - pg, treeCPU(s.rabbitPID) - rabbit})
+		shares := readCores().since(cores)
+		results = append(results, drained{r, settledCPU(s.postgresPID) - pg, treeCPU(s.rabbitPID) - rabbit, shares})
 		sent += rows
 		check := &relayCase{contender: c, workload: workload{rows: min(sent, boundedLength)}}
 		if err := s.check(ctx, check, &work); err != nil {

@@ -92,3 +92,46 @@ func treeCPU(root int) float64 {
 	}
 	return sum * clockTick.Seconds()
 }
+
+// coreTicks is what all cores together have done since the machine started, in clock ticks.
+type coreTicks struct {
+	all  float64
+	idle float64 // nothing to do
+	disk float64 // nothing to do, and a process waits for the disk
+}
+
+func readCores() coreTicks {
+	data, _ := os.ReadFile("/proc/stat") // absent on other systems
+	return parseCores(string(data))
+}
+
+// parseCores reads the first line of /proc/stat: user, nice, system, idle, iowait, irq,
+// softirq, steal; what follows is part of user and nice (proc_stat(5)).
+func parseCores(stat string) (c coreTicks) {
+	line, _, _ := strings.Cut(stat, "\n")
+	words := strings.Fields(line)
+	if len(words) < 9 {
+		return c
+	}
+	for i, w := range words[1:9] {
+		n, _ := strconv.ParseFloat(w, 64)
+		c.all += n
+		switch i {
+		case 3:
+			c.idle = n
+		case 4:
+			c.disk = n
+		}
+	}
+	return c
+}
+
+// coreShares are parts of the cores' time, of 1.
+type coreShares struct{ idle, disk float64 }
+
+func (c coreTicks) since(b coreTicks) coreShares {
+	if c.all == b.all {
+		return coreShares{}
+	}
+	return coreShares{(c.idle - b.idle) / (c.all - b.all), (c.disk - b.disk) / (c.all - b.all)}
+}
