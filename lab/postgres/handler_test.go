@@ -144,14 +144,14 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	wantCode("no tables", store.Check(ctx), outlast.CodeSchema, "version 0", "version 5", "outlast migrate up")
+	wantCode("no tables", store.Check(ctx), outlast.CodeSchema, "version 0", "version 6", "outlast migrate up")
 	wantCode("use without tables", store.Relay().Identify(ctx, "orders"), outlast.CodeSchema)
 	must(t, store.Migrations().Up(ctx, 0))
 	must(t, store.Check(ctx))
 	must(t, exec(ctx, db, "INSERT INTO outlast_migrations (version) VALUES (99)"))
 	must(t, store.Check(ctx)) // they have only been added to
 	must(t, exec(ctx, db, "INSERT INTO outlast_meta (key, value) VALUES ('needs', '98')"))
-	wantCode("newer tables that need a newer build", store.Check(ctx), outlast.CodeSchema, "version 99", "version 5", "newer build")
+	wantCode("newer tables that need a newer build", store.Check(ctx), outlast.CodeSchema, "version 99", "version 6", "newer build")
 	must(t, exec(ctx, db, "DELETE FROM outlast_migrations WHERE version = 99"))
 	must(t, exec(ctx, db, "DELETE FROM outlast_meta WHERE key = 'needs'"))
 
