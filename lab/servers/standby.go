@@ -86,7 +86,12 @@ func (s *PostgresServer) Follow(ctx context.Context, primary *PostgresServer) er
 // Promote makes a standby the primary, and returns when it takes writes. The old primary must
 // not run any more: two primaries would each accept what the other never sees.
 func (s *PostgresServer) Promote(ctx context.Context) error {
-	if err := s.exec(ctx, "SELECT pg_promote(true, 120)"); err != nil {
+	// Who waits inside pg_promote has a snapshot, and what is still to be replayed may wait for
+	// that to end: for max_standby_streaming_delay, when the statement is cancelled.
+	if err := s.exec(ctx, "SELECT pg_promote(false)"); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	if err := s.until(ctx, "SELECT 1 / (NOT pg_is_in_recovery())::int"); err != nil {
 		return fmt.Errorf("promote: %w", err)
 	}
 	return nil
@@ -106,16 +111,24 @@ func (s *PostgresServer) Synchronous(ctx context.Context, on bool) error {
 	if err := s.exec(ctx, "SELECT pg_reload_conf()"); err != nil || !on {
 		return err
 	}
+	if err := s.until(ctx, "SELECT 1 / count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"); err != nil {
+		return fmt.Errorf("wait for the standby: %w", err)
+	}
+	return nil
+}
+
+// until asks a question again and again, as long as it is an error.
+func (s *PostgresServer) until(ctx context.Context, question string) error {
 	ctx, cancel := withLimit(ctx, startLimit)
 	defer cancel()
 	for {
-		err := s.exec(ctx, "SELECT 1 / count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
+		err := s.exec(ctx, question)
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the standby: %w; last: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w; last: %w", context.Cause(ctx), err)
 		case <-time.After(probePause):
 		}
 	}
