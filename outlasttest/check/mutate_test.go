@@ -40,7 +40,7 @@ func record(t *testing.T) []history.Event {
 	}
 	store := memory.NewStore()
 	var handled atomic.Int32
-	subscribed, all := make(chan struct{}), make(chan struct{})
+	subscribed, published, all := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var failed sync.Map
 	service, err := outlast.NewService(outlast.ServiceConfig{
 		Name: "orders", Store: store, Broker: memory.NewBroker(),
@@ -51,6 +51,9 @@ func record(t *testing.T) []history.Event {
 		}), subscribedHook(sync.OnceFunc(func() { close(subscribed) }))},
 		Consumer: outlast.ConsumerConfig{Retry: outlast.RetryPolicy{First: time.Millisecond}},
 		Handlers: []outlast.Handler{outlast.Handle(placed, func(_ context.Context, _ outlast.Tx, m outlast.Received[order]) error {
+			// An effect that changes places with one of a message that is not even enqueued
+			// yet is no matter of order.
+			<-published
 			if m.Body.N%4 == 0 {
 				if _, again := failed.LoadOrStore(m.ID, true); !again {
 					return errors.New("not the first time")
@@ -79,6 +82,7 @@ func record(t *testing.T) []history.Event {
 			t.Fatal(err)
 		}
 	}
+	close(published)
 	<-all
 	stop()
 	if err := <-ended; err != nil {
