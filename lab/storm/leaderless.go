@@ -18,6 +18,9 @@ import (
 // reach each other.
 const electionLimit = time.Minute
 
+// leaderTime is how long all queues must have a leader until they count as led.
+const leaderTime = 10 * time.Second
+
 // leadersOf prints the quorum queues with the nodes of their leaders, or none where the members
 // do not know one. Nothing else says so: declare and depth ask one member, and are answered.
 const leadersOf = `[{element(4, amqqueue:get_name(Q)), case ra:members(amqqueue:get_pid(Q), 5000) of {ok, _, {_, N}} -> atom_to_list(N); _ -> "none" end}
@@ -66,32 +69,51 @@ func (s *stage) sawLeaders(now map[string]string) {
 
 // replaceLeaderless deletes queues that have no leader for good, as an operator would, so that
 // their consumers declare them anew. RabbitMQ 3.10 leaves a queue so that was declared while a
-// node was frozen (seed 8): nothing is confirmed to it any more, and what it held is lost.
+// node was frozen (seed 8), or away with an old copy of it (seed 5): nothing is confirmed to it
+// any more, and what it held is lost.
 func (s *stage) replaceLeaderless(ctx context.Context) error {
-	for end := time.Now().Add(electionLimit); ; {
-		var names []string
-		nodes, err := s.leaders(ctx)
-		for queue, node := range nodes {
+	led, leaderless, err := awaitLeaders(ctx, s.leaders)
+	if err != nil {
+		return err
+	}
+	if len(leaderless) == 0 {
+		s.sawLeaders(led)
+		return nil
+	}
+	var failed []error
+	for _, name := range leaderless {
+		failed = append(failed, s.replace(ctx, name))
+	}
+	return errors.Join(failed...)
+}
+
+// awaitLeaders waits until every queue has had a leader for leaderTime, and returns who leads
+// them; or after electionLimit those that have none. A leader may end as soon as it leads, and
+// the next one as well, until nobody is elected any more.
+func awaitLeaders(ctx context.Context, look func(context.Context) (map[string]string, error)) (led map[string]string, leaderless []string, err error) {
+	end := time.Now().Add(electionLimit)
+	var since time.Time // every look since has found all of them
+	for {
+		led, err = look(ctx)
+		leaderless = nil
+		for queue, node := range led {
 			if node == "" {
-				names = append(names, queue)
+				leaderless = append(leaderless, queue)
 			}
 		}
-		switch {
-		case err == nil && len(names) == 0:
-			s.sawLeaders(nodes)
-			return nil
-		case time.Now().After(end) && err != nil:
-			return err
-		case time.Now().After(end):
-			var failed []error
-			for _, name := range names {
-				failed = append(failed, s.replace(ctx, name))
-			}
-			return errors.Join(failed...)
+		switch whole := err == nil && len(leaderless) == 0; {
+		case !whole && time.Now().After(end):
+			return led, leaderless, err
+		case !whole:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) >= leaderTime:
+			return led, nil, nil
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, nil, ctx.Err()
 		case <-time.After(time.Second):
 		}
 	}
